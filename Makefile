@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0
+# For people; kbuild reads Kbuild.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+
+help:
+	@echo 'make modules [KDIR=DIR]  build both modules for the kernel whose headers are in DIR'
+	@echo '                         (default: the running kernel)'
+	@echo 'make install [KDIR=DIR]  install the modules that were built'
+	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
+	@echo 'make check               run all tests (installs what it needs)'
+	@echo 'make lint                checkpatch, sparse, W=1, shellcheck, house rules'
+	@echo 'make clean               remove what was built'
+
+modules:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+# The host gets elastic_host where its kernel has KVM; a guest kernel without
+# KVM builds elastic_guest alone, and so installs it alone.
+install:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
+
+demo:
+	scripts/demo
+
+check:
+	scripts/check
+
+lint:
+	scripts/lint
+
+clean:
+	if [ -d '$(KDIR)' ]; then $(MAKE) -C '$(KDIR)' M=$(CURDIR) clean; fi
+	$(MAKE) -C selftests clean
+	rm -rf build demo-output
+
+.PHONY: help modules install demo check lint clean

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Copyright (C) the kvm-elastic authors */
+/*
+ * <linux/kvm_host.h> and KVM's own functions, by name: what is hooked, with
+ * which prototype, and the few places where a struct or an export moved.
+ */
+#ifndef COMPAT_KVM_HOST_H
+#define COMPAT_KVM_HOST_H
+
+#include <linux/kvm_host.h>
+#include <linux/kvm_para.h>
+#include <linux/version.h>
+
+/*
+ * The hypercall. Up to 6.10 one function fetches the registers, checks the
+ * privilege level, acts, and steps over the instruction. From 6.11 an inner
+ * function has all of it in its arguments and the caller does the rest.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+#define ELASTIC_FN_HYPERCALL	"__kvm_emulate_hypercall"
+#define ELASTIC_HYPERCALL_ARGS
+#else
+#define ELASTIC_FN_HYPERCALL	"kvm_emulate_hypercall"
+
+/**
+ * elastic_vcpu_is_kernel() - does the vCPU run at CPL 0?
+ * @vcpu: the vCPU, loaded, at a hypercall
+ *
+ * The level itself cannot be had: what is exported is the check that queues
+ * #GP when it fails. No exception can be pending at a hypercall exit, so the
+ * queued one is taken back and the caller gets an error code, as KVM does it.
+ */
+static inline bool elastic_vcpu_is_kernel(struct kvm_vcpu *vcpu)
+{
+	if (kvm_require_cpl(vcpu, 0))
+		return true;
+	vcpu->arch.exception.pending = false;
+	vcpu->arch.exception_vmexit.pending = false;
+	return false;
+}
+
+static inline bool elastic_vcpu_is_64bit(struct kvm_vcpu *vcpu)
+{
+	int db, l;
+
+	if (!(vcpu->arch.efer & EFER_LMA))
+		return false;
+	static_call(kvm_x86_get_cs_db_l_bits)(vcpu, &db, &l);
+	return l;
+}
+#endif
+
+/* Where KVM turns a frame number into a page; slot and gfn come first. */
+#define ELASTIC_FN_GATE		"__gfn_to_pfn_memslot"
+/* Where a vCPU takes INIT and SIPI, and passes before it enters the guest. */
+#define ELASTIC_FN_HOLD		"kvm_apic_accept_events"
+/* Observed only: reset, and the end of a VM. */
+#define ELASTIC_FN_SET_MPSTATE	"kvm_arch_vcpu_ioctl_set_mpstate"
+#define ELASTIC_FN_DESTROY_VM	"kvm_arch_destroy_vm"
+
+/**
+ * elastic_vcpu_in_run() - is @vcpu inside KVM_RUN, on its way into the guest?
+ * @vcpu: a vCPU that the current thread has loaded
+ *
+ * False in every other vCPU ioctl, and in a KVM_RUN with immediate_exit.
+ */
+static inline bool elastic_vcpu_in_run(struct kvm_vcpu *vcpu)
+{
+	return vcpu->wants_to_run;
+}
+
+/* Two-dimensional paging? Asked of a vCPU that runs with paging enabled. */
+static inline bool elastic_vcpu_has_tdp(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.root_mmu.root_role.direct;
+}
+
+/* The vCPU that the current thread has loaded, or NULL; only KVM's headers. */
+static inline struct kvm_vcpu *elastic_running_vcpu(void)
+{
+	struct hlist_node *n = current->preempt_notifiers.first;
+
+	return n ? container_of(n, struct kvm_vcpu, preempt_notifier.link) :
+		   NULL;
+}
+
+/* Make @vcpu pass the hold before it enters the guest again. */
+static inline void elastic_vcpu_recheck(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
+	kvm_vcpu_kick(vcpu);
+}
+
+#endif /* COMPAT_KVM_HOST_H */

@@ -1,0 +1,689 @@
+// SPDX-License-Identifier: GPL-2.0
+// Copyright (C) the kvm-elastic authors
+/*
+ * The ledger: who has been granted what. The only place that changes a grant,
+ * and where use <= grant <= ceiling is checked.
+ *
+ * The bitmaps say which vCPUs and units are withheld; hold and gate read them
+ * without a lock. The accounts and the pools count. Both change together:
+ * a grant is charged before the bits say so, and credited after they do not.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/mm.h>
+#include <linux/nospec.h>
+#include <linux/slab.h>
+
+#include "elastic_host.h"
+#include "policy.h"
+#include "trace.h"
+
+/* Accounts, pools and limits of all VMs. Innermost but for KVM's own locks. */
+DEFINE_MUTEX(elastic_ledger_lock);
+struct elastic_pool elastic_cpu_pool;
+struct elastic_pool elastic_mem_pool;
+
+/* vCPUs per physical CPU, and the part of memory left to the host. */
+#define DEFAULT_OVERCOMMIT	4
+#define DEFAULT_RESERVE_DIV	10
+
+/**
+ * elastic_ledger_init() - set the pools to what the host has
+ *
+ * Four vCPUs per CPU online, and nine tenths of the memory.
+ */
+void elastic_ledger_init(void)
+{
+	u64 units = totalram_pages() >> ELASTIC_UNIT_GFN_SHIFT;
+
+	elastic_cpu_pool.total = num_online_cpus() * DEFAULT_OVERCOMMIT;
+	elastic_mem_pool.total = units - units / DEFAULT_RESERVE_DIV;
+}
+
+/* Charge the pool anew after @acc->grant or @acc->min has become something. */
+static void recharge(struct elastic_vm *vm, struct elastic_pool *pool,
+		     struct elastic_account *acc, u64 grant, u64 min)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	if (vm->charged) {
+		pool->used -= elastic_policy_charge(acc->grant, acc->min);
+		pool->used += elastic_policy_charge(grant, min);
+	}
+	acc->grant = grant;
+	acc->min = min;
+	if (acc->use > grant)
+		acc->use = grant;
+}
+
+static void uncharge(struct elastic_vm *vm)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	if (!vm->charged)
+		return;
+	vm->charged = false;
+	elastic_cpu_pool.used -= elastic_policy_charge(vm->cpu.grant,
+						       vm->cpu.min);
+	elastic_mem_pool.used -= elastic_policy_charge(vm->mem.grant,
+						       vm->mem.min);
+}
+
+/* A VM that is not managed has its whole ceiling, and no pool pays for it. */
+static void settle(struct elastic_vm *vm)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	if (elastic_vm_enforced(vm))
+		return;
+	uncharge(vm);
+	vm->cpu.grant = vm->cpu.ceiling;
+	vm->cpu.use = vm->cpu.ceiling;
+	vm->mem.grant = vm->mem.ceiling;
+	vm->mem.use = vm->mem.ceiling;
+}
+
+/**
+ * elastic_grant_settle() - bring the accounts up to date after a reset
+ * @vm: the VM
+ */
+void elastic_grant_settle(struct elastic_vm *vm)
+{
+	mutex_lock(&elastic_ledger_lock);
+	settle(vm);
+	mutex_unlock(&elastic_ledger_lock);
+}
+
+static void units_free(struct elastic_units *units)
+{
+	if (!units)
+		return;
+	kvfree(units->ceiling);
+	kvfree(units->withheld);
+	kfree(units);
+}
+
+/**
+ * elastic_grant_end() - the VM is gone: give everything back to the pools
+ * @vm: the VM, which nobody finds any more
+ */
+void elastic_grant_end(struct elastic_vm *vm)
+{
+	mutex_lock(&elastic_ledger_lock);
+	uncharge(vm);
+	mutex_unlock(&elastic_ledger_lock);
+	/* No vCPU, or no hook, is left that could read it. */
+	units_free(rcu_dereference_protected(vm->units, true));
+	RCU_INIT_POINTER(vm->units, NULL);
+}
+
+/* First frame behind the writable guest RAM that runs on from @gfn. */
+static gfn_t ram_run_end(struct kvm *kvm, gfn_t gfn)
+{
+	struct kvm_memory_slot *slot;
+
+	for (;;) {
+		slot = __gfn_to_memslot(kvm_memslots(kvm), gfn);
+		if (!slot || slot->id >= KVM_USER_MEM_SLOTS ||
+		    slot->flags & KVM_MEM_READONLY)
+			return gfn;
+		gfn = slot->base_gfn + slot->npages;
+	}
+}
+
+/*
+ * Where x86 machines have their RAM: from 0 with the hole of the PC below
+ * 1 MiB, from 4 GiB, and from 1 TiB on where a large VM steps over AMD's
+ * HyperTransport hole. RAM runs on without a gap; ROM, VGA memory and device
+ * memory lie elsewhere or are not writable.
+ */
+static const u64 ram_starts[] = { 0, SZ_1M, SZ_4G, SZ_1T };
+
+/* Find the runs of RAM, as whole units. */
+static unsigned int find_ram(struct kvm_vcpu *vcpu, struct elastic_range *runs)
+{
+	u64 start, end, done = 0;
+	unsigned int i, n = 0;
+
+	kvm_vcpu_srcu_read_lock(vcpu);
+	for (i = 0; i < ARRAY_SIZE(ram_starts); i++) {
+		start = ram_starts[i] >> PAGE_SHIFT;
+		end = ram_run_end(vcpu->kvm, start);
+		start = DIV_ROUND_UP(start, 1 << ELASTIC_UNIT_GFN_SHIFT);
+		end >>= ELASTIC_UNIT_GFN_SHIFT;
+		start = max(start, done);
+		if (end <= start)
+			continue;
+		runs[n].first = start;
+		runs[n++].nr = end - start;
+		done = end;
+	}
+	kvm_vcpu_srcu_read_unlock(vcpu);
+	return n;
+}
+
+static struct elastic_units *units_alloc(u64 nr)
+{
+	struct elastic_units *units;
+
+	if (nr > ELASTIC_MAX_UNIT)
+		return NULL;
+	units = kzalloc(sizeof(*units), GFP_KERNEL_ACCOUNT);
+	if (!units)
+		return NULL;
+	units->nr = nr;
+	units->ceiling = kvcalloc(BITS_TO_LONGS(nr), sizeof(long),
+				  GFP_KERNEL_ACCOUNT);
+	units->withheld = kvcalloc(BITS_TO_LONGS(nr), sizeof(long),
+				   GFP_KERNEL_ACCOUNT);
+	if (!units->ceiling || !units->withheld) {
+		units_free(units);
+		return NULL;
+	}
+	return units;
+}
+
+/* Cut @r to the @nr units that there are. Return: false if nothing is left. */
+static bool clip(const struct elastic_range *r, u64 nr, u64 *start, u64 *end)
+{
+	if (r->first >= nr)
+		return false;
+	*start = r->first;
+	*end = r->first + min(r->nr, nr - r->first);
+	return true;
+}
+
+/* The memory that the VMM created, less what the guest says it does not hold. */
+static struct elastic_units *units_find(struct kvm_vcpu *vcpu,
+					const struct elastic_range *absent,
+					unsigned int nr)
+{
+	struct elastic_range runs[ARRAY_SIZE(ram_starts)];
+	unsigned int i, n = find_ram(vcpu, runs);
+	struct elastic_units *units;
+	u64 start, end;
+
+	units = units_alloc(n ? runs[n - 1].first + runs[n - 1].nr : 0);
+	if (!units)
+		return NULL;
+	for (i = 0; i < n; i++)
+		bitmap_set(units->ceiling, runs[i].first, runs[i].nr);
+	for (i = 0; i < nr; i++) {
+		if (clip(&absent[i], units->nr, &start, &end))
+			bitmap_set(units->withheld, start, end - start);
+	}
+	bitmap_and(units->withheld, units->withheld, units->ceiling, units->nr);
+	return units;
+}
+
+/* vCPUs that the VMM created, and of those the ones outside @held. */
+static void cpus_find(struct kvm *kvm, const u64 *held, unsigned int nr_words,
+		      unsigned long *ceiling, unsigned long *withheld)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	unsigned int id;
+
+	bitmap_zero(ceiling, ELASTIC_MAX_CPUS);
+	bitmap_zero(withheld, ELASTIC_MAX_CPUS);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		id = vcpu->vcpu_id;
+		if (id >= ELASTIC_MAX_CPUS)
+			continue;
+		__set_bit(id, ceiling);
+		if (id / 64 >= nr_words || !(held[id / 64] & BIT_ULL(id % 64)))
+			__set_bit(id, withheld);
+	}
+}
+
+static void new_ceiling(struct elastic_account *acc, u64 ceiling)
+{
+	acc->ceiling = ceiling;
+	if (!acc->user_max || acc->max > ceiling)
+		acc->max = ceiling;
+	acc->min = min(acc->min, acc->max);
+}
+
+/* Hold the vCPUs and take the memory that are withheld from now on. */
+static void take_fresh(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
+		       struct elastic_units *units, struct elastic_units *old)
+{
+	struct elastic_range r;
+	u64 i, nr_old = old ? min(old->nr, units->nr) : 0;
+
+	for (i = 0; i < ELASTIC_MAX_CPU_WORDS; i++)
+		elastic_hold_kick(vcpu->kvm, i, vm->cpu_withheld[i]);
+
+	r.nr = 0;
+	for_each_set_bit(i, units->withheld, units->nr) {
+		if (i < nr_old && test_bit(i, old->withheld))
+			continue;
+		if (r.nr && r.first + r.nr == i) {
+			r.nr++;
+			continue;
+		}
+		if (r.nr)
+			elastic_reclaim(vm, vcpu, &r);
+		r.first = i;
+		r.nr = 1;
+	}
+	if (r.nr)
+		elastic_reclaim(vm, vcpu, &r);
+}
+
+/**
+ * elastic_grant_begin() - enforce from now on what the guest says it holds
+ * @vm: the VM
+ * @vcpu: the vCPU that says HELLO
+ * @held: words of the set of vCPUs held
+ * @nr_words: how many
+ * @absent: ranges of units not held, checked
+ * @nr: how many
+ *
+ * A VM that is enforced already keeps withheld what is withheld. Whoever
+ * holds more than the pool has is admitted, and the pool is overdrawn.
+ *
+ * Context: vCPU, kvm->srcu not held, @vm->lock held.
+ * Return: 0 or -ENOMEM.
+ */
+int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
+			const u64 *held, unsigned int nr_words,
+			const struct elastic_range *absent, unsigned int nr)
+{
+	bool again = elastic_vm_enforced(vm);
+	struct elastic_units *units, *old;
+	unsigned long *ceiling, *withheld;
+
+	lockdep_assert_held(&vm->lock);
+
+	units = units_find(vcpu, absent, nr);
+	ceiling = bitmap_zalloc(2 * ELASTIC_MAX_CPUS, GFP_KERNEL);
+	if (!units || !ceiling) {
+		units_free(units);
+		bitmap_free(ceiling);
+		return -ENOMEM;
+	}
+	withheld = ceiling + BITS_TO_LONGS(ELASTIC_MAX_CPUS);
+	cpus_find(vcpu->kvm, held, nr_words, ceiling, withheld);
+	old = rcu_dereference_protected(vm->units,
+					lockdep_is_held(&vm->lock));
+	if (again) {
+		bitmap_or(withheld, withheld, vm->cpu_withheld,
+			  ELASTIC_MAX_CPUS);
+		bitmap_and(withheld, withheld, ceiling, ELASTIC_MAX_CPUS);
+		if (old)
+			bitmap_or(units->withheld, units->withheld,
+				  old->withheld, min(old->nr, units->nr));
+		bitmap_and(units->withheld, units->withheld, units->ceiling,
+			   units->nr);
+	}
+
+	mutex_lock(&elastic_ledger_lock);
+	uncharge(vm);
+	bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
+	bitmap_copy(vm->cpu_withheld, withheld, ELASTIC_MAX_CPUS);
+	rcu_assign_pointer(vm->units, units);
+	new_ceiling(&vm->cpu, bitmap_weight(ceiling, ELASTIC_MAX_CPUS));
+	new_ceiling(&vm->mem, bitmap_weight(units->ceiling, units->nr));
+	vm->cpu.grant = vm->cpu.ceiling -
+			bitmap_weight(withheld, ELASTIC_MAX_CPUS);
+	vm->mem.grant = vm->mem.ceiling -
+			bitmap_weight(units->withheld, units->nr);
+	vm->cpu.use = vm->cpu.grant;
+	vm->mem.use = vm->mem.grant;
+	elastic_cpu_pool.used += elastic_policy_charge(vm->cpu.grant,
+						       vm->cpu.min);
+	elastic_mem_pool.used += elastic_policy_charge(vm->mem.grant,
+						       vm->mem.min);
+	vm->charged = true;
+	/* Now hold and gate are on. */
+	smp_store_release(&vm->epoch, atomic_read(&vm->resets));
+	mutex_unlock(&elastic_ledger_lock);
+
+	bitmap_free(ceiling);
+	take_fresh(vm, vcpu, units, again ? old : NULL);
+	if (old) {
+		synchronize_rcu();
+		units_free(old);
+	}
+	return 0;
+}
+
+static struct elastic_units *vm_units(struct elastic_vm *vm)
+{
+	return rcu_dereference_protected(vm->units, lockdep_is_held(&vm->lock));
+}
+
+/**
+ * elastic_unit_withheld() - must the guest not touch this unit?
+ * @vm: the VM
+ * @unit: any number
+ *
+ * Context: any.
+ */
+bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit)
+{
+	struct elastic_units *units;
+	bool withheld = false;
+
+	if (!elastic_vm_enforced(vm))
+		return false;
+	rcu_read_lock();
+	units = rcu_dereference(vm->units);
+	if (units && unit < units->nr)
+		withheld = test_bit(array_index_nospec(unit, units->nr),
+				    units->withheld);
+	rcu_read_unlock();
+	return withheld;
+}
+
+/* The policy's answer for one account; the caller applies it. */
+static u64 decide(const struct elastic_pool *pool,
+		  const struct elastic_account *acc, u64 want,
+		  enum elastic_reason *reason)
+{
+	struct elastic_ask ask = {
+		.pool_total = pool->total,
+		.pool_used = pool->used,
+		.grant = acc->grant,
+		.min = acc->min,
+		.max = acc->max,
+		.want = want,
+	};
+
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	return elastic_policy_grant(&ask, reason);
+}
+
+/* How many new vCPUs the request needs, once the ceiling has had its say. */
+static u64 cpus_needed(struct elastic_vm *vm, struct elastic_want *want,
+		       u64 *candidates)
+{
+	unsigned int word = array_index_nospec(want->word,
+					       ELASTIC_MAX_CPU_WORDS);
+	u64 there = want->cpus & vm->cpu_ceiling[word];
+
+	BUILD_BUG_ON(BITS_PER_LONG != 64);
+	*candidates = there & vm->cpu_withheld[word];
+	want->got_cpus = there & ~*candidates;
+	if (hweight64(want->got_cpus) >= want->nr_cpus)
+		return 0;
+	if (hweight64(there) < want->nr_cpus)
+		want->cpu_reason = ELASTIC_R_CEILING;
+	return min(want->nr_cpus, (unsigned int)hweight64(there)) -
+	       hweight64(want->got_cpus);
+}
+
+/* Units of the request before the first that the VMM did not create. */
+static u64 units_there(struct elastic_units *units, struct elastic_want *want)
+{
+	struct elastic_range r = { want->first, want->nr_units };
+	u64 start, end = 0;
+
+	if (want->nr_units && clip(&r, units->nr, &start, &end))
+		end = find_next_zero_bit(units->ceiling, end, start) - start;
+	if (end < want->nr_units)
+		want->mem_reason = ELASTIC_R_CEILING;
+	return end;
+}
+
+static u64 count_withheld(struct elastic_units *units, u64 first, u64 nr)
+{
+	u64 n = 0, i;
+
+	for (i = first; i < first + nr; i++)
+		n += test_bit(i, units->withheld);
+	return n;
+}
+
+/* How far from @first the units reach of which no more than @n are withheld. */
+static u64 reach(struct elastic_units *units, u64 first, u64 nr, u64 n)
+{
+	u64 i;
+
+	for (i = 0; i < nr; i++) {
+		if (test_bit(first + i, units->withheld) && !n--)
+			break;
+	}
+	return i;
+}
+
+static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
+		       u64 candidates, u64 n)
+{
+	unsigned int id;
+
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant + n,
+		 vm->cpu.min);
+	for (; n; n--) {
+		id = __ffs64(candidates);
+		candidates &= candidates - 1;
+		want->got_cpus |= BIT_ULL(id);
+		clear_bit(want->word * 64 + id, vm->cpu_withheld);
+	}
+}
+
+static void apply_units(struct elastic_vm *vm, struct elastic_units *units,
+			struct elastic_want *want, u64 n)
+{
+	u64 i;
+
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant + n,
+		 vm->mem.min);
+	for (i = want->first; i < want->first + want->got_units; i++)
+		clear_bit(i, units->withheld);
+}
+
+static void count_refusal(struct elastic_vm *vm, enum elastic_reason reason)
+{
+	if (reason == ELASTIC_R_MAX)
+		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_MAX, 1);
+	else if (reason == ELASTIC_R_POOL)
+		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_POOL, 1);
+	else if (reason == ELASTIC_R_CEILING)
+		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_CEILING, 1);
+}
+
+/* A part is not wanted: say so for the half that would have been possible. */
+static void refuse_whole(struct elastic_want *want, u64 there_cpus)
+{
+	want->got_cpus = there_cpus;
+	want->got_units = 0;
+	if (want->cpu_reason == ELASTIC_R_NONE && want->nr_cpus)
+		want->cpu_reason = ELASTIC_R_WHOLE;
+	if (want->mem_reason == ELASTIC_R_NONE && want->nr_units)
+		want->mem_reason = ELASTIC_R_WHOLE;
+}
+
+/**
+ * elastic_grant_request() - grant vCPUs and units
+ * @vm: the VM
+ * @want: the request, in bounds; the outcome
+ *
+ * Context: may sleep; @vm->lock held.
+ * Return: ELASTIC_OK, ELASTIC_PARTIAL or ELASTIC_REFUSED.
+ */
+long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
+{
+	struct elastic_units *units = vm_units(vm);
+	enum elastic_reason limit;
+	u64 candidates, granted_cpus, cpus, n, there, nr_new, k;
+	bool all, some;
+
+	lockdep_assert_held(&vm->lock);
+
+	want->cpu_reason = ELASTIC_R_NONE;
+	want->mem_reason = ELASTIC_R_NONE;
+
+	mutex_lock(&elastic_ledger_lock);
+	cpus = cpus_needed(vm, want, &candidates);
+	granted_cpus = want->got_cpus;
+	n = decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
+	if (n < cpus)
+		want->cpu_reason = limit;
+
+	there = units_there(units, want);
+	nr_new = count_withheld(units, want->first, there);
+	k = decide(&elastic_mem_pool, &vm->mem, nr_new, &limit);
+	if (k < nr_new)
+		want->mem_reason = limit;
+	want->got_units = reach(units, want->first, there, k);
+
+	all = want->cpu_reason == ELASTIC_R_NONE &&
+	      want->mem_reason == ELASTIC_R_NONE;
+	if (!all && want->whole) {
+		refuse_whole(want, granted_cpus);
+	} else {
+		apply_cpus(vm, want, candidates, n);
+		apply_units(vm, units, want, k);
+	}
+	some = want->got_cpus || want->got_units;
+	mutex_unlock(&elastic_ledger_lock);
+
+	count_refusal(vm, want->cpu_reason);
+	count_refusal(vm, want->mem_reason);
+	/* Who was granted must see it before it is woken. */
+	if (n && wq_has_sleeper(&vm->held))
+		wake_up_all(&vm->held);
+	if (all)
+		return ELASTIC_OK;
+	return some && !want->whole ? ELASTIC_PARTIAL : ELASTIC_REFUSED;
+}
+
+/**
+ * elastic_grant_release_cpus() - take vCPUs out of the grant
+ * @vm: the VM
+ * @word: which word of the vCPU set
+ * @cpus: which vCPUs; those not granted are passed over
+ *
+ * Context: may sleep; @vm->lock held. The caller kicks them.
+ * Return: which of them were granted.
+ */
+u64 elastic_grant_release_cpus(struct elastic_vm *vm, unsigned int word,
+			       u64 cpus)
+{
+	u64 left;
+
+	lockdep_assert_held(&vm->lock);
+
+	word = array_index_nospec(word, ELASTIC_MAX_CPU_WORDS);
+	cpus &= vm->cpu_ceiling[word] & ~vm->cpu_withheld[word];
+	for (left = cpus; left; left &= left - 1)
+		set_bit(word * 64 + __ffs64(left), vm->cpu_withheld);
+
+	mutex_lock(&elastic_ledger_lock);
+	recharge(vm, &elastic_cpu_pool, &vm->cpu,
+		 vm->cpu.grant - hweight64(cpus), vm->cpu.min);
+	mutex_unlock(&elastic_ledger_lock);
+	return cpus;
+}
+
+/**
+ * elastic_grant_check() - are all units of a range granted?
+ * @vm: the VM
+ * @r: the range, not empty, any numbers
+ *
+ * Context: @vm->lock held.
+ * Return: ELASTIC_R_NONE, ELASTIC_R_CEILING or ELASTIC_R_NOT_GRANTED.
+ */
+int elastic_grant_check(struct elastic_vm *vm, const struct elastic_range *r)
+{
+	struct elastic_units *units = vm_units(vm);
+	u64 end;
+
+	if (r->first >= units->nr || r->nr > units->nr - r->first)
+		return ELASTIC_R_CEILING;
+	end = r->first + r->nr;
+	if (find_next_zero_bit(units->ceiling, end, r->first) < end)
+		return ELASTIC_R_CEILING;
+	if (find_next_bit(units->withheld, end, r->first) < end)
+		return ELASTIC_R_NOT_GRANTED;
+	return ELASTIC_R_NONE;
+}
+
+/**
+ * elastic_grant_release_units() - take units out of the grant
+ * @vm: the VM
+ * @r: units, all of them granted
+ *
+ * From here on the gate refuses them; what is mapped is for the caller to
+ * take.
+ *
+ * Context: may sleep; @vm->lock held.
+ */
+void elastic_grant_release_units(struct elastic_vm *vm,
+				 const struct elastic_range *r)
+{
+	struct elastic_units *units = vm_units(vm);
+	u64 i;
+
+	for (i = r->first; i < r->first + r->nr; i++)
+		set_bit(i, units->withheld);
+	/* A fault that saw the old bit is undone by the invalidation to come. */
+	smp_mb__after_atomic();
+
+	mutex_lock(&elastic_ledger_lock);
+	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant - r->nr,
+		 vm->mem.min);
+	mutex_unlock(&elastic_ledger_lock);
+}
+
+/**
+ * elastic_grant_set_limit() - set the minimum or maximum of one resource
+ * @vm: the VM
+ * @acc: its account, &@vm->cpu or &@vm->mem
+ * @is_max: the maximum, else the minimum
+ * @value: vCPUs or units
+ *
+ * A maximum below the grant takes nothing away; the guest is told in the
+ * answer of its next REPORT.
+ *
+ * Context: may sleep.
+ * Return: 0, -EINVAL if minimum and maximum would cross, -ERANGE if @value is
+ * above the ceiling or leaves the VM without a vCPU.
+ */
+int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
+			    bool is_max, u64 value)
+{
+	struct elastic_pool *pool = acc == &vm->cpu ? &elastic_cpu_pool :
+						      &elastic_mem_pool;
+	int ret = 0;
+
+	mutex_lock(&elastic_ledger_lock);
+	if (value > acc->ceiling || (is_max && !value)) {
+		ret = -ERANGE;
+	} else if (is_max ? value < acc->min : value > acc->max) {
+		ret = -EINVAL;
+	} else if (is_max) {
+		acc->max = value;
+		acc->user_max = true;
+	} else {
+		recharge(vm, pool, acc, acc->grant, value);
+	}
+	mutex_unlock(&elastic_ledger_lock);
+	return ret;
+}
+
+/**
+ * elastic_pool_set() - set the size of a pool
+ * @pool: the pool
+ * @total: vCPUs or units
+ *
+ * A pool below its use takes nothing away; nothing more is granted from it
+ * until enough came back.
+ *
+ * Context: may sleep.
+ * Return: 0.
+ */
+int elastic_pool_set(struct elastic_pool *pool, u64 total)
+{
+	mutex_lock(&elastic_ledger_lock);
+	pool->total = total;
+	mutex_unlock(&elastic_ledger_lock);
+	return 0;
+}

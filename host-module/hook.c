@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+// Copyright (C) the kvm-elastic authors
+/*
+ * The way into KVM: ftrace, by name.
+ *
+ * The callback decides; a diverted function never calls the original. It looks
+ * at the arguments in the registers, nearly always does nothing, and KVM's own
+ * function runs untouched. Only when the call is ours does it point the
+ * instruction pointer at our function, which returns to KVM's caller.
+ *
+ * Callbacks run with preemption disabled. They must not sleep, and may use a
+ * VM's record because RCU keeps it.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/module.h>
+
+#include "compat/ftrace.h"
+#include "elastic_host.h"
+
+/* Threads in a diverted function, and where unloading waits for the last. */
+static atomic_t diverted = ATOMIC_INIT(0);
+static DECLARE_WAIT_QUEUE_HEAD(diverted_wait);
+/* Set when the module is being unloaded: divert nothing any more. */
+static bool stopping;
+
+static void divert(struct pt_regs *regs, void *to)
+{
+	atomic_inc(&diverted);
+	instruction_pointer_set(regs, (unsigned long)to);
+}
+
+/**
+ * elastic_diverted_done() - a diverted function is about to return
+ *
+ * Last thing that it does: what is left of it, the unloader waits out with
+ * synchronize_rcu_tasks().
+ */
+void elastic_diverted_done(void)
+{
+	if (atomic_dec_and_test(&diverted))
+		wake_up_all(&diverted_wait);
+}
+
+#ifdef ELASTIC_HYPERCALL_ARGS
+static unsigned long hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
+			       unsigned long a0, unsigned long a1,
+			       unsigned long a2, unsigned long a3,
+			       int op_64_bit, int cpl)
+{
+	struct elastic_call call = { .rbx = a0, .rcx = a1, .rdx = a2, .rsi = a3 };
+	long ret;
+
+	++vcpu->stat.hypercalls;
+	if (cpl) {
+		ret = ELASTIC_E_PERM;
+	} else if (!op_64_bit) {
+		ret = ELASTIC_E_INVAL;
+	} else {
+		ret = elastic_hypercall(vcpu, &call);
+		vcpu->arch.regs[VCPU_REGS_RBX] = call.rbx;
+		vcpu->arch.regs[VCPU_REGS_RCX] = call.rcx;
+		vcpu->arch.regs[VCPU_REGS_RDX] = call.rdx;
+	}
+	elastic_diverted_done();
+	return ret;
+}
+
+static bool is_ours(struct pt_regs *regs)
+{
+	return regs->si == ELASTIC_HC_NR;
+}
+#else
+static int hypercall(struct kvm_vcpu *vcpu)
+{
+	unsigned long *gpr = vcpu->arch.regs;
+	struct elastic_call call = {
+		.rbx = gpr[VCPU_REGS_RBX],
+		.rcx = gpr[VCPU_REGS_RCX],
+		.rdx = gpr[VCPU_REGS_RDX],
+		.rsi = gpr[VCPU_REGS_RSI],
+	};
+	long ret;
+
+	++vcpu->stat.hypercalls;
+	if (!elastic_vcpu_is_kernel(vcpu)) {
+		gpr[VCPU_REGS_RAX] = ELASTIC_E_PERM;
+	} else if (!elastic_vcpu_is_64bit(vcpu)) {
+		gpr[VCPU_REGS_RAX] = (u32)ELASTIC_E_INVAL;
+	} else {
+		gpr[VCPU_REGS_RAX] = elastic_hypercall(vcpu, &call);
+		gpr[VCPU_REGS_RBX] = call.rbx;
+		gpr[VCPU_REGS_RCX] = call.rcx;
+		gpr[VCPU_REGS_RDX] = call.rdx;
+	}
+	ret = kvm_skip_emulated_instruction(vcpu);
+	elastic_diverted_done();
+	return ret;
+}
+
+static bool is_ours(struct pt_regs *regs)
+{
+	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)regs->di;
+
+	return vcpu->arch.regs[VCPU_REGS_RAX] == ELASTIC_HC_NR;
+}
+#endif
+
+static void hypercall_cb(unsigned long ip, unsigned long parent_ip,
+			 struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+
+	if (is_ours(regs) && !READ_ONCE(stopping))
+		divert(regs, hypercall);
+}
+
+static void gate_cb(unsigned long ip, unsigned long parent_ip,
+		    struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	struct kvm_vcpu *vcpu = elastic_running_vcpu();
+	struct elastic_vm *vm;
+
+	/* The memslot does not know its VM; the running vCPU does. */
+	if (!vcpu || READ_ONCE(stopping))
+		return;
+	vm = elastic_vm_find(vcpu->kvm);
+	if (vm && elastic_unit_withheld(vm, regs->si >> ELASTIC_UNIT_GFN_SHIFT))
+		divert(regs, elastic_gate_refuse);
+}
+
+static void hold_cb(unsigned long ip, unsigned long parent_ip,
+		    struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)regs->di;
+	struct elastic_vm *vm = elastic_vm_find(vcpu->kvm);
+
+	if (vm && elastic_cpu_withheld(vm, vcpu->vcpu_id) &&
+	    !READ_ONCE(stopping))
+		divert(regs, elastic_hold);
+}
+
+/* A VMM that sets the state of the boot CPU resets or restores the VM. */
+static void set_mpstate_cb(unsigned long ip, unsigned long parent_ip,
+			   struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)regs->di;
+	struct elastic_vm *vm = elastic_vm_find(vcpu->kvm);
+
+	if (vm && vcpu->vcpu_id == vcpu->kvm->arch.bsp_vcpu_id)
+		elastic_vm_reset(vm);
+}
+
+static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
+			  struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	struct elastic_vm *vm = elastic_vm_find((struct kvm *)regs->di);
+
+	if (vm)
+		elastic_vm_gone(vm);
+}
+
+#define HOOK(fn, cb, modify) { \
+	.name = fn, \
+	.ops = { \
+		.func = cb, \
+		.flags = FTRACE_OPS_FL_SAVE_REGS | ELASTIC_FTRACE_RECURSION | \
+			 (modify), \
+	}, \
+}
+
+/* In the order of registration: who ends a VM is there before who begins it. */
+#define NR_OBSERVERS	2
+static struct {
+	const char *name;
+	struct ftrace_ops ops;
+} hooks[] = {
+	HOOK(ELASTIC_FN_DESTROY_VM, destroy_vm_cb, 0),
+	HOOK(ELASTIC_FN_SET_MPSTATE, set_mpstate_cb, 0),
+	HOOK(ELASTIC_FN_GATE, gate_cb, FTRACE_OPS_FL_IPMODIFY),
+	HOOK(ELASTIC_FN_HOLD, hold_cb, FTRACE_OPS_FL_IPMODIFY),
+	HOOK(ELASTIC_FN_HYPERCALL, hypercall_cb, FTRACE_OPS_FL_IPMODIFY),
+};
+
+static int hook(unsigned int i)
+{
+	struct ftrace_ops *ops = &hooks[i].ops;
+	char name[48];
+	int ret;
+
+	/* ftrace cuts the pattern up. */
+	strscpy(name, hooks[i].name, sizeof(name));
+	ret = ftrace_set_filter(ops, name, strlen(name), 1);
+	if (ret) {
+		pr_err("%s() cannot be traced in this kernel (%d)\n",
+		       hooks[i].name, ret);
+		return ret;
+	}
+	ret = register_ftrace_function(ops);
+	if (ret == -EBUSY)
+		pr_err("%s() is modified by someone else, a live patch perhaps\n",
+		       hooks[i].name);
+	else if (ret)
+		pr_err("cannot hook %s() (%d)\n", hooks[i].name, ret);
+	if (ret)
+		ftrace_free_filter(ops);
+	return ret;
+}
+
+static void unhook(unsigned int i)
+{
+	unregister_ftrace_function(&hooks[i].ops);
+	ftrace_free_filter(&hooks[i].ops);
+}
+
+/**
+ * elastic_hooks_start() - hook KVM
+ *
+ * Return: 0, or -EBUSY if a function has an owner, or ftrace's error. All or
+ * nothing; one line in the log names the function.
+ */
+int elastic_hooks_start(void)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		ret = hook(i);
+		if (ret)
+			goto err_unhook;
+	}
+	return 0;
+
+err_unhook:
+	WRITE_ONCE(stopping, true);
+	while (i--)
+		unhook(i);
+	return ret;
+}
+
+/**
+ * elastic_hooks_stop() - let go of KVM
+ *
+ * Lets every held vCPU out, and returns when no thread can be in the module
+ * any more. Context: may sleep.
+ */
+void elastic_hooks_stop(void)
+{
+	struct elastic_vm *vm;
+	unsigned int i;
+
+	WRITE_ONCE(stopping, true);
+	for (i = ARRAY_SIZE(hooks); i > NR_OBSERVERS; i--)
+		unhook(i - 1);
+	mutex_lock(&elastic_vms_lock);
+	list_for_each_entry(vm, &elastic_vms, all)
+		elastic_vm_reset(vm);
+	mutex_unlock(&elastic_vms_lock);
+	wait_event(diverted_wait, !atomic_read(&diverted));
+	/* Until here the end of a VM must not be missed. */
+	for (; i > 0; i--)
+		unhook(i - 1);
+	synchronize_rcu_tasks();
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+// Copyright (C) the kvm-elastic authors
+/*
+ * Gives the memory behind released units back to the host.
+ *
+ * What a VMM's RAM is made of decides how: shared memory (memfd, tmpfs,
+ * hugetlbfs) is punched out of its file, private anonymous memory is zapped.
+ * Either way KVM's MMU notifier drops the guest's mappings. What is locked,
+ * pinned for a device, watched by userfaultfd or of any other kind is left
+ * alone, and counted.
+ */
+#include <linux/fs.h>
+#include <linux/falloc.h>
+#include <linux/magic.h>
+#include <linux/pagevec.h>
+#include <linux/sched/mm.h>
+
+#include "compat/mm.h"
+#include "elastic_host.h"
+#include "trace.h"
+
+enum backing {
+	BACKING_UNKNOWN,
+	BACKING_FILE,
+	BACKING_ANON,
+};
+
+static enum backing backing_of(struct vm_area_struct *vma)
+{
+	if (vma->vm_flags & (VM_LOCKED | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
+			     __VM_UFFD_FLAGS))
+		return BACKING_UNKNOWN;
+	if (is_vm_hugetlb_page(vma) &&
+	    huge_page_size(hstate_vma(vma)) > ELASTIC_UNIT_SIZE)
+		return BACKING_UNKNOWN;
+	if (vma->vm_flags & VM_SHARED) {
+		unsigned long magic;
+
+		if (!vma->vm_file)
+			return BACKING_UNKNOWN;
+		magic = file_inode(vma->vm_file)->i_sb->s_magic;
+		return magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC ?
+		       BACKING_FILE : BACKING_UNKNOWN;
+	}
+	return vma_is_anonymous(vma) ? BACKING_ANON : BACKING_UNKNOWN;
+}
+
+/* Is a page of the file, from @start to @end in bytes, pinned for a device? */
+static bool file_is_pinned(struct vm_area_struct *vma, loff_t start, loff_t end)
+{
+	struct address_space *mapping = vma->vm_file->f_mapping;
+	bool huge = is_vm_hugetlb_page(vma);
+	pgoff_t index = huge ? elastic_hugetlb_index(vma, start) :
+			       start >> PAGE_SHIFT;
+	pgoff_t last = huge ? elastic_hugetlb_index(vma, end - 1) :
+			      (end - 1) >> PAGE_SHIFT;
+	struct folio_batch batch;
+	bool pinned = false;
+	unsigned int i;
+
+	folio_batch_init(&batch);
+	while (!pinned && filemap_get_folios(mapping, &index, last, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch) && !pinned; i++)
+			pinned = folio_maybe_dma_pinned(batch.folios[i]);
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+	return pinned;
+}
+
+/* Is a page of private memory pinned? Looks only at what is mapped. */
+static bool anon_is_pinned(struct mm_struct *mm, unsigned long start,
+			   unsigned long end)
+{
+	struct page *page;
+	bool pinned = false;
+
+	if (!test_bit(MMF_HAS_PINNED, &mm->flags))
+		return false;
+	for (; start < end && !pinned; start += PAGE_SIZE) {
+		if (get_user_pages_fast_only(start, 1, 0, &page) != 1)
+			continue;
+		pinned = !is_zero_pfn(page_to_pfn(page)) &&
+			 folio_maybe_dma_pinned(page_folio(page));
+		put_page(page);
+		cond_resched();
+	}
+	return pinned;
+}
+
+static loff_t file_offset(struct vm_area_struct *vma, unsigned long addr)
+{
+	return addr - vma->vm_start + ((loff_t)vma->vm_pgoff << PAGE_SHIFT);
+}
+
+static bool is_pinned(struct vm_area_struct *vma, enum backing backing,
+		      unsigned long start, unsigned long end)
+{
+	if (backing == BACKING_ANON)
+		return anon_is_pinned(vma->vm_mm, start, end);
+	return file_is_pinned(vma, file_offset(vma, start),
+			      file_offset(vma, end));
+}
+
+/*
+ * From @start to @end, in steps of a unit: the end of the first run of units
+ * that are all pinned or all not.
+ */
+static unsigned long pinned_run(struct vm_area_struct *vma,
+				enum backing backing, unsigned long start,
+				unsigned long end, bool *pinned)
+{
+	unsigned long next = min(end, start + (unsigned long)ELASTIC_UNIT_SIZE);
+
+	*pinned = is_pinned(vma, backing, start, next);
+	for (start = next; start < end; start = next) {
+		next = min(end, start + (unsigned long)ELASTIC_UNIT_SIZE);
+		if (is_pinned(vma, backing, start, next) != *pinned)
+			break;
+	}
+	return start;
+}
+
+/*
+ * Take one run of addresses of the VMM. The file is punched without mmap_lock,
+ * which its own locks come before.
+ *
+ * Return: the end of the run; *@taken is set if it was taken.
+ */
+static unsigned long take_run(struct mm_struct *mm, unsigned long start,
+			      unsigned long end, bool *taken)
+{
+	struct vm_area_struct *vma;
+	struct file *file = NULL;
+	enum backing backing;
+	loff_t offset = 0;
+	bool pinned;
+
+	*taken = false;
+	mmap_read_lock(mm);
+	vma = find_vma(mm, start);
+	if (!vma || vma->vm_start > start) {
+		if (vma)
+			end = min(end, vma->vm_start);
+		goto out;
+	}
+	end = min(end, vma->vm_end);
+	backing = backing_of(vma);
+	if (backing == BACKING_UNKNOWN)
+		goto out;
+	end = pinned_run(vma, backing, start, end, &pinned);
+	if (pinned)
+		goto out;
+	if (backing == BACKING_ANON) {
+		elastic_zap_vma(vma, start, end - start);
+		*taken = true;
+	} else {
+		file = get_file(vma->vm_file);
+		offset = file_offset(vma, start);
+	}
+out:
+	mmap_read_unlock(mm);
+	if (file) {
+		*taken = !vfs_fallocate(file, FALLOC_FL_PUNCH_HOLE |
+					FALLOC_FL_KEEP_SIZE,
+					offset, end - start);
+		fput(file);
+	}
+	return end;
+}
+
+/* Addresses behind guest frames [gfn, end): the first piece in one memslot. */
+static unsigned long first_piece(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
+				 unsigned long *npages)
+{
+	struct kvm_memory_slot *slot;
+	unsigned long hva = 0;
+
+	*npages = 1;
+	kvm_vcpu_srcu_read_lock(vcpu);
+	slot = __gfn_to_memslot(kvm_memslots(vcpu->kvm), gfn);
+	if (slot && slot->id < KVM_USER_MEM_SLOTS &&
+	    !(slot->flags & KVM_MEM_READONLY)) {
+		hva = slot->userspace_addr +
+		      ((gfn - slot->base_gfn) << PAGE_SHIFT);
+		*npages = min(end, slot->base_gfn + slot->npages) - gfn;
+	}
+	kvm_vcpu_srcu_read_unlock(vcpu);
+	return hva;
+}
+
+/**
+ * elastic_reclaim() - give the memory behind units back to the host
+ * @vm: the VM
+ * @vcpu: the vCPU whose thread this is
+ * @r: units that are withheld already
+ *
+ * Context: vCPU, kvm->srcu not held, may sleep; @vm->lock held, so that
+ * nobody is granted the units meanwhile.
+ * Return: how many units were taken; the rest is counted as unreclaimed.
+ */
+u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
+		    const struct elastic_range *r)
+{
+	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
+	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
+	unsigned long hva, stop, next, npages;
+	u64 pages = 0, bytes;
+	bool taken;
+
+	lockdep_assert_held(&vm->lock);
+
+	for (; gfn < end; gfn += npages) {
+		hva = first_piece(vcpu, gfn, end, &npages);
+		stop = hva + (npages << PAGE_SHIFT);
+		for (; hva && hva < stop; hva = next) {
+			next = take_run(current->mm, hva, stop, &taken);
+			if (taken)
+				pages += (next - hva) >> PAGE_SHIFT;
+			cond_resched();
+		}
+	}
+	bytes = pages << PAGE_SHIFT;
+	elastic_stat_add(vm, ELASTIC_STAT_TAKEN, bytes);
+	elastic_stat_add(vm, ELASTIC_STAT_UNRECLAIMED,
+			 (r->nr << ELASTIC_UNIT_SHIFT) - bytes);
+	trace_elastic_take(vm->pid, r->first, r->nr, bytes);
+	return bytes >> ELASTIC_UNIT_SHIFT;
+}
