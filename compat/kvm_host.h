@@ -50,8 +50,13 @@ static inline bool elastic_vcpu_is_64bit(struct kvm_vcpu *vcpu)
 }
 #endif
 
-/* Where KVM turns a frame number into a page; slot and gfn come first. */
+/*
+ * Where KVM turns a frame number into a page: on a page fault, and when it
+ * looks ahead in a shadow page table (a guest that is a hypervisor). The
+ * compiler puts a copy of the first into the second. slot and gfn come first.
+ */
 #define ELASTIC_FN_GATE		"__gfn_to_pfn_memslot"
+#define ELASTIC_FN_GATE_ATOMIC	"gfn_to_pfn_memslot_atomic"
 /* Where a vCPU takes INIT and SIPI, and passes before it enters the guest. */
 #define ELASTIC_FN_HOLD		"kvm_apic_accept_events"
 /* Observed only: reset, and the end of a VM. */

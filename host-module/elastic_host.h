@@ -252,6 +252,7 @@ extern struct elastic_pool elastic_cpu_pool;
 extern struct elastic_pool elastic_mem_pool;
 
 void elastic_ledger_init(void);
+bool elastic_grant_possible(struct kvm_vcpu *vcpu);
 int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			const u64 *held, unsigned int nr_words,
 			const struct elastic_range *absent, unsigned int nr);
@@ -278,6 +279,9 @@ void elastic_hold_kick(struct kvm *kvm, unsigned int word, u64 cpus);
 /* reclaim.c */
 u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		    const struct elastic_range *r);
+
+bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
+			     const struct elastic_range *r);
 
 /* sysfs.c */
 int elastic_sysfs_start(void);

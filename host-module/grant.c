@@ -162,6 +162,27 @@ static unsigned int find_ram(struct kvm_vcpu *vcpu, struct elastic_range *runs)
 	return n;
 }
 
+/**
+ * elastic_grant_possible() - can the memory of this VM be withheld by unit?
+ * @vcpu: a vCPU of it
+ *
+ * Where the host's pages are larger than a unit, KVM maps several units at
+ * once when the guest touches one.
+ *
+ * Context: vCPU, kvm->srcu not held, may sleep.
+ */
+bool elastic_grant_possible(struct kvm_vcpu *vcpu)
+{
+	struct elastic_range runs[ARRAY_SIZE(ram_starts)];
+	unsigned int i, n = find_ram(vcpu, runs);
+
+	for (i = 0; i < n; i++) {
+		if (elastic_has_giant_pages(vcpu, &runs[i]))
+			return false;
+	}
+	return true;
+}
+
 static struct elastic_units *units_alloc(u64 nr)
 {
 	struct elastic_units *units;
@@ -490,10 +511,8 @@ static void count_refusal(struct elastic_vm *vm, enum elastic_reason reason)
 }
 
 /* A part is not wanted: say so for the half that would have been possible. */
-static void refuse_whole(struct elastic_want *want, u64 there_cpus)
+static void refuse_whole(struct elastic_want *want)
 {
-	want->got_cpus = there_cpus;
-	want->got_units = 0;
 	if (want->cpu_reason == ELASTIC_R_NONE && want->nr_cpus)
 		want->cpu_reason = ELASTIC_R_WHOLE;
 	if (want->mem_reason == ELASTIC_R_NONE && want->nr_units)
@@ -512,7 +531,7 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 {
 	struct elastic_units *units = vm_units(vm);
 	enum elastic_reason limit;
-	u64 candidates, granted_cpus, cpus, n, there, nr_new, k;
+	u64 candidates, cpus, n, there, nr_new, k;
 	bool all, some;
 
 	lockdep_assert_held(&vm->lock);
@@ -522,7 +541,6 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 
 	mutex_lock(&elastic_ledger_lock);
 	cpus = cpus_needed(vm, want, &candidates);
-	granted_cpus = want->got_cpus;
 	n = decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
 	if (n < cpus)
 		want->cpu_reason = limit;
@@ -532,16 +550,17 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	k = decide(&elastic_mem_pool, &vm->mem, nr_new, &limit);
 	if (k < nr_new)
 		want->mem_reason = limit;
-	want->got_units = reach(units, want->first, there, k);
 
 	all = want->cpu_reason == ELASTIC_R_NONE &&
 	      want->mem_reason == ELASTIC_R_NONE;
 	if (!all && want->whole) {
-		refuse_whole(want, granted_cpus);
-	} else {
-		apply_cpus(vm, want, candidates, n);
-		apply_units(vm, units, want, k);
+		refuse_whole(want);
+		n = 0;
+		k = 0;
 	}
+	want->got_units = reach(units, want->first, there, k);
+	apply_cpus(vm, want, candidates, n);
+	apply_units(vm, units, want, k);
 	some = want->got_cpus || want->got_units;
 	mutex_unlock(&elastic_ledger_lock);
 

@@ -164,8 +164,8 @@ static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
 		elastic_vm_gone(vm);
 }
 
-#define HOOK(fn, cb, modify) { \
-	.name = fn, \
+#define HOOK(fn, fn2, cb, modify) { \
+	.names = { fn, fn2 }, \
 	.ops = { \
 		.func = cb, \
 		.flags = FTRACE_OPS_FL_SAVE_REGS | ELASTIC_FTRACE_RECURSION | \
@@ -176,38 +176,54 @@ static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
 /* In the order of registration: who ends a VM is there before who begins it. */
 #define NR_OBSERVERS	2
 static struct {
-	const char *name;
+	const char *names[2];
 	struct ftrace_ops ops;
 } hooks[] = {
-	HOOK(ELASTIC_FN_DESTROY_VM, destroy_vm_cb, 0),
-	HOOK(ELASTIC_FN_SET_MPSTATE, set_mpstate_cb, 0),
-	HOOK(ELASTIC_FN_GATE, gate_cb, FTRACE_OPS_FL_IPMODIFY),
-	HOOK(ELASTIC_FN_HOLD, hold_cb, FTRACE_OPS_FL_IPMODIFY),
-	HOOK(ELASTIC_FN_HYPERCALL, hypercall_cb, FTRACE_OPS_FL_IPMODIFY),
+	HOOK(ELASTIC_FN_DESTROY_VM, NULL, destroy_vm_cb, 0),
+	HOOK(ELASTIC_FN_SET_MPSTATE, NULL, set_mpstate_cb, 0),
+	HOOK(ELASTIC_FN_GATE, ELASTIC_FN_GATE_ATOMIC, gate_cb,
+	     FTRACE_OPS_FL_IPMODIFY),
+	HOOK(ELASTIC_FN_HOLD, NULL, hold_cb, FTRACE_OPS_FL_IPMODIFY),
+	HOOK(ELASTIC_FN_HYPERCALL, NULL, hypercall_cb, FTRACE_OPS_FL_IPMODIFY),
 };
 
-static int hook(unsigned int i)
+static int add_filter(struct ftrace_ops *ops, const char *fn)
 {
-	struct ftrace_ops *ops = &hooks[i].ops;
 	char name[48];
 	int ret;
 
 	/* ftrace cuts the pattern up. */
-	strscpy(name, hooks[i].name, sizeof(name));
-	ret = ftrace_set_filter(ops, name, strlen(name), 1);
-	if (ret) {
-		pr_err("%s() cannot be traced in this kernel (%d)\n",
-		       hooks[i].name, ret);
-		return ret;
+	strscpy(name, fn, sizeof(name));
+	ret = ftrace_set_filter(ops, name, strlen(name), 0);
+	if (ret)
+		pr_err("%s() cannot be traced in this kernel (%d)\n", fn, ret);
+	return ret;
+}
+
+static int hook(unsigned int i)
+{
+	struct ftrace_ops *ops = &hooks[i].ops;
+	unsigned int j;
+	int ret = 0;
+
+	for (j = 0; !ret && j < ARRAY_SIZE(hooks[i].names); j++) {
+		if (hooks[i].names[j])
+			ret = add_filter(ops, hooks[i].names[j]);
 	}
+	if (ret)
+		goto err_filter;
 	ret = register_ftrace_function(ops);
 	if (ret == -EBUSY)
 		pr_err("%s() is modified by someone else, a live patch perhaps\n",
-		       hooks[i].name);
+		       hooks[i].names[0]);
 	else if (ret)
-		pr_err("cannot hook %s() (%d)\n", hooks[i].name, ret);
+		pr_err("cannot hook %s() (%d)\n", hooks[i].names[0], ret);
 	if (ret)
-		ftrace_free_filter(ops);
+		goto err_filter;
+	return 0;
+
+err_filter:
+	ftrace_free_filter(ops);
 	return ret;
 }
 

@@ -16,7 +16,7 @@
 
 /**
  * struct args - one call, taken apart
- * @vm: the VM, locked
+ * @vm: the VM, locked; NULL in the first HELLO until it is found good
  * @vcpu: the caller
  * @op: the operation
  * @word: word of the vCPU set
@@ -72,7 +72,8 @@ static int copy_in(struct args *args, void *to, u64 gpa, size_t len)
 	for (; len; len -= n, gpa += n, to += n) {
 		n = min_t(size_t, len, PAGE_SIZE - offset_in_page(gpa));
 		/* Reading it would populate what the guest must not have. */
-		if (elastic_unit_withheld(args->vm, gpa >> ELASTIC_UNIT_SHIFT))
+		if (args->vm &&
+		    elastic_unit_withheld(args->vm, gpa >> ELASTIC_UNIT_SHIFT))
 			goto out;
 		slot = __gfn_to_memslot(kvm_memslots(kvm), gpa >> PAGE_SHIFT);
 		if (!is_ram(slot))
@@ -132,13 +133,19 @@ static size_t hello_len(const struct elastic_hello *h)
 	       h->nr_ranges * sizeof(struct elastic_range);
 }
 
-static long hello_begin(struct args *args, const struct elastic_hello *h)
+static const u64 *hello_held(const struct elastic_hello *h)
 {
-	struct elastic_vm *vm = args->vm;
-	const u64 *held = (const u64 *)(h + 1);
-	const struct elastic_range *absent = (void *)(held + h->nr_cpu_words);
+	return (const u64 *)(h + 1);
+}
+
+static const struct elastic_range *hello_absent(const struct elastic_hello *h)
+{
+	return (const struct elastic_range *)(hello_held(h) + h->nr_cpu_words);
+}
+
+static long hello_check(struct args *args, const struct elastic_hello *h)
+{
 	unsigned int self = args->vcpu->vcpu_id, i;
-	u64 cookie;
 
 	if (h->nr_cpu_words > ELASTIC_MAX_CPU_WORDS ||
 	    h->nr_ranges > ELASTIC_MAX_RANGES || args->b != hello_len(h))
@@ -148,9 +155,9 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 	if (h->version_min > h->version_max)
 		return invalid(args, ELASTIC_R_VERSION, 0);
 	if (self / 64 >= h->nr_cpu_words ||
-	    !(held[self / 64] & BIT_ULL(self % 64)))
+	    !(hello_held(h)[self / 64] & BIT_ULL(self % 64)))
 		return invalid(args, ELASTIC_R_SELF, 0);
-	i = first_disorder(absent, h->nr_ranges);
+	i = first_disorder(hello_absent(h), h->nr_ranges);
 	if (i < h->nr_ranges)
 		return invalid(args, ELASTIC_R_ORDER, i);
 	if (h->version_min > ELASTIC_VERSION ||
@@ -158,12 +165,21 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 		answer(args, ELASTIC_R_VERSION, 0, 0);
 		return ELASTIC_REFUSED;
 	}
-	if (!elastic_vcpu_has_tdp(args->vcpu)) {
+	if (!elastic_vcpu_has_tdp(args->vcpu) ||
+	    !elastic_grant_possible(args->vcpu)) {
 		answer(args, ELASTIC_R_ADMISSION, 0, 0);
 		return ELASTIC_REFUSED;
 	}
-	if (elastic_grant_begin(vm, args->vcpu, held, h->nr_cpu_words, absent,
-				h->nr_ranges))
+	return ELASTIC_OK;
+}
+
+static long hello_begin(struct args *args, const struct elastic_hello *h)
+{
+	struct elastic_vm *vm = args->vm;
+	u64 cookie;
+
+	if (elastic_grant_begin(vm, args->vcpu, hello_held(h), h->nr_cpu_words,
+				hello_absent(h), h->nr_ranges))
 		return ELASTIC_E_NOMEM;
 
 	do
@@ -175,6 +191,22 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 			    vm->mem.grant, vm->mem.ceiling);
 	trace_elastic_state(vm->pid, ELASTIC_VM_MANAGED);
 	answer(args, cookie, vm->features, ELASTIC_VERSION);
+	return ELASTIC_OK;
+}
+
+/* The record is made when nothing can be wrong any more but for memory. */
+static long hello_vm(struct args *args)
+{
+	struct elastic_vm *vm;
+
+	if (args->vm)
+		return ELASTIC_OK;
+	vm = elastic_vm_create(args->vcpu->kvm);
+	if (!vm)
+		return ELASTIC_E_NOMEM;
+	if (mutex_lock_killable(&vm->lock))
+		return ELASTIC_E_INTR;
+	args->vm = vm;
 	return ELASTIC_OK;
 }
 
@@ -192,7 +224,11 @@ static long op_hello(struct args *args)
 	h = fetch(args, args->b);
 	if (IS_ERR(h))
 		return PTR_ERR(h);
-	ret = hello_begin(args, h);
+	ret = hello_check(args, h);
+	if (!ret)
+		ret = hello_vm(args);
+	if (!ret)
+		ret = hello_begin(args, h);
 	kfree(h);
 	return ret;
 }
@@ -364,44 +400,40 @@ static void count(struct elastic_vm *vm, u64 op, long status)
 		elastic_stat_add(vm, ELASTIC_STAT_INVALID, 1);
 }
 
-/* With the VM locked: is there the session that the call speaks of? */
-static long run_op(struct args *args)
+/* Is there the session that the call speaks of? */
+static bool is_stale(struct args *args)
 {
 	struct elastic_vm *vm = args->vm;
-	u64 cookie = args->call->rcx;
-	bool hello = args->op == ELASTIC_OP_HELLO;
 
-	answer(args, ELASTIC_R_NONE, hello ? cookie : 0, 0);
-	if (!hello && (!cookie || cookie != vm->cookie ||
-		       !elastic_vm_enforced(vm)))
+	return !vm || !args->call->rcx || args->call->rcx != vm->cookie ||
+	       !elastic_vm_enforced(vm);
+}
+
+static long run_op(struct args *args)
+{
+	bool hello = args->op == ELASTIC_OP_HELLO;
+	bool stale = !hello && is_stale(args);
+
+	answer(args, ELASTIC_R_NONE, hello ? args->call->rcx : 0, 0);
+	if (stale)
 		return ELASTIC_E_STALE;
 	return ops[array_index_nospec(args->op, ELASTIC_OP_NR)](args);
 }
 
 static long run(struct args *args)
 {
-	struct elastic_vm *vm;
 	long ret;
 
-	vm = elastic_vm_find(args->vcpu->kvm);
-	if (!vm && args->op != ELASTIC_OP_HELLO) {
-		answer(args, ELASTIC_R_NONE, 0, 0);
-		return ELASTIC_E_STALE;
-	}
-	if (!vm)
-		vm = elastic_vm_create(args->vcpu->kvm);
-	if (!vm) {
-		answer(args, ELASTIC_R_NONE, 0, 0);
-		return ELASTIC_E_NOMEM;
-	}
-	args->vm = vm;
-	if (mutex_lock_killable(&vm->lock)) {
+	args->vm = elastic_vm_find(args->vcpu->kvm);
+	if (args->vm && mutex_lock_killable(&args->vm->lock)) {
 		answer(args, ELASTIC_R_NONE, 0, 0);
 		return ELASTIC_E_INTR;
 	}
 	ret = run_op(args);
-	mutex_unlock(&vm->lock);
-	count(vm, args->op, ret);
+	if (args->vm) {
+		mutex_unlock(&args->vm->lock);
+		count(args->vm, args->op, ret);
+	}
 	return ret;
 }
 

@@ -6,12 +6,13 @@
  * What a VMM's RAM is made of decides how: shared memory (memfd, tmpfs,
  * hugetlbfs) is punched out of its file, private anonymous memory is zapped.
  * Either way KVM's MMU notifier drops the guest's mappings. What is locked,
- * pinned for a device, watched by userfaultfd or of any other kind is left
- * alone, and counted.
+ * pinned for a device, watched by userfaultfd or of any other kind stays where
+ * it is, and is counted; the guest loses its mappings of it all the same.
  */
 #include <linux/fs.h>
 #include <linux/falloc.h>
 #include <linux/magic.h>
+#include <linux/mmu_notifier.h>
 #include <linux/pagevec.h>
 #include <linux/sched/mm.h>
 
@@ -29,9 +30,6 @@ static enum backing backing_of(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & (VM_LOCKED | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
 			     __VM_UFFD_FLAGS))
-		return BACKING_UNKNOWN;
-	if (is_vm_hugetlb_page(vma) &&
-	    huge_page_size(hstate_vma(vma)) > ELASTIC_UNIT_SIZE)
 		return BACKING_UNKNOWN;
 	if (vma->vm_flags & VM_SHARED) {
 		unsigned long magic;
@@ -189,6 +187,59 @@ static unsigned long first_piece(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 	return hva;
 }
 
+/*
+ * Drop what the guest has mapped of addresses that stay populated, as if they
+ * were invalidated: the next access faults, and meets the gate.
+ */
+static void unmap(struct kvm *kvm, unsigned long start, unsigned long end)
+{
+	const struct mmu_notifier_ops *ops = kvm->mmu_notifier.ops;
+	struct mmu_notifier_range range = {
+		.mm = current->mm,
+		.start = start,
+		.end = end,
+		.flags = MMU_NOTIFIER_RANGE_BLOCKABLE,
+		.event = MMU_NOTIFY_CLEAR,
+	};
+
+	ops->invalidate_range_start(&kvm->mmu_notifier, &range);
+	ops->invalidate_range_end(&kvm->mmu_notifier, &range);
+}
+
+/**
+ * elastic_has_giant_pages() - is guest RAM backed by pages larger than a unit?
+ * @vcpu: the vCPU whose thread this is
+ * @r: units of RAM
+ *
+ * Context: vCPU, kvm->srcu not held, may sleep.
+ */
+bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
+			     const struct elastic_range *r)
+{
+	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
+	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
+	unsigned long hva, stop, npages;
+	struct vm_area_struct *vma;
+	bool giant = false;
+
+	for (; gfn < end && !giant; gfn += npages) {
+		hva = first_piece(vcpu, gfn, end, &npages);
+		stop = hva + (npages << PAGE_SHIFT);
+		mmap_read_lock(current->mm);
+		for (; hva && hva < stop && !giant; hva = vma->vm_end) {
+			vma = find_vma(current->mm, hva);
+			if (!vma || vma->vm_start >= stop)
+				break;
+			giant = vma_is_dax(vma) ||
+				(is_vm_hugetlb_page(vma) &&
+				 huge_page_size(hstate_vma(vma)) >
+				 ELASTIC_UNIT_SIZE);
+		}
+		mmap_read_unlock(current->mm);
+	}
+	return giant;
+}
+
 /**
  * elastic_reclaim() - give the memory behind units back to the host
  * @vm: the VM
@@ -217,6 +268,8 @@ u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			next = take_run(current->mm, hva, stop, &taken);
 			if (taken)
 				pages += (next - hva) >> PAGE_SHIFT;
+			else
+				unmap(vcpu->kvm, hva, next);
 			cond_resched();
 		}
 	}
