@@ -51,12 +51,29 @@ static inline bool elastic_vcpu_is_64bit(struct kvm_vcpu *vcpu)
 #endif
 
 /*
- * Where KVM turns a frame number into a page: on a page fault, and when it
- * looks ahead in a shadow page table (a guest that is a hypervisor). The
- * compiler puts a copy of the first into the second. slot and gfn come first.
+ * Where KVM turns a frame number into a page. One function does it; the compiler
+ * puts a copy of it into each of the others, so all of them are named. In all
+ * the second argument is the frame number.
  */
-#define ELASTIC_FN_GATE		"__gfn_to_pfn_memslot"
-#define ELASTIC_FN_GATE_ATOMIC	"gfn_to_pfn_memslot_atomic"
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+#define ELASTIC_FNS_GATE { \
+	"__gfn_to_pfn_memslot", "gfn_to_pfn_memslot", \
+	"gfn_to_pfn_memslot_atomic", "gfn_to_pfn_prot", "gfn_to_pfn", \
+}
+#else
+#define ELASTIC_FNS_GATE { \
+	"__gfn_to_pfn_memslot", "gfn_to_pfn_memslot", \
+	"gfn_to_pfn_memslot_atomic", "gfn_to_pfn_prot", "gfn_to_pfn", \
+	"kvm_vcpu_gfn_to_pfn", "kvm_vcpu_gfn_to_pfn_atomic", \
+}
+#endif
+/* The same for KVM's own use of a page (VMSAVE, VMCS fields); returns an int. */
+#define ELASTIC_FN_MAP		"kvm_vcpu_map"
+/* Where KVM reads and writes guest memory for an instruction that it emulates. */
+#define ELASTIC_FNS_ACCESS { "kvm_vcpu_read_guest", "kvm_vcpu_write_guest" }
+#define ELASTIC_FNS_ACCESS_PAGE { \
+	"kvm_vcpu_read_guest_page", "kvm_vcpu_write_guest_page", \
+}
 /* Where a vCPU takes INIT and SIPI, and passes before it enters the guest. */
 #define ELASTIC_FN_HOLD		"kvm_apic_accept_events"
 /* Observed only: reset, and the end of a VM. */
@@ -74,10 +91,21 @@ static inline bool elastic_vcpu_in_run(struct kvm_vcpu *vcpu)
 	return vcpu->wants_to_run;
 }
 
-/* Two-dimensional paging? Asked of a vCPU that runs with paging enabled. */
-static inline bool elastic_vcpu_has_tdp(struct kvm_vcpu *vcpu)
+/**
+ * elastic_vcpu_can_gate() - does all of the guest's memory pass the gate?
+ * @vcpu: a vCPU that runs with paging enabled
+ *
+ * Not without two-dimensional paging, and not where the guest has private
+ * memory that comes from elsewhere or that the host cannot take.
+ */
+static inline bool elastic_vcpu_can_gate(struct kvm_vcpu *vcpu)
 {
-	return vcpu->arch.root_mmu.root_role.direct;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	if (kvm_arch_has_private_mem(vcpu->kvm))
+		return false;
+#endif
+	return vcpu->arch.root_mmu.root_role.direct &&
+	       !vcpu->arch.guest_state_protected;
 }
 
 /* The vCPU that the current thread has loaded, or NULL; only KVM's headers. */

@@ -69,7 +69,7 @@ enum elastic_stat {
  * @grant: how much of it is granted
  * @use: how much of that the guest says it uses; a claim
  * @min: kept free for the VM in the pool
- * @max: never granted more
+ * @max: nothing is granted beyond it; what a VM holds at HELLO may be more
  * @user_max: @max was set by the administrator, so a new ceiling keeps it
  *
  * Modified under elastic_ledger_lock; @use under the VM's lock.
@@ -150,15 +150,20 @@ struct elastic_vm {
 	atomic64_t stats[ELASTIC_NR_STATS];
 };
 
+/* Set when the module is being unloaded: enforce nothing any more. */
+extern bool elastic_stopping;
+
 /**
  * elastic_vm_enforced() - are hold and gate on for this VM?
  * @vm: the VM
  *
- * Context: any. A reset turns it off at once, whoever holds which lock.
+ * Context: any. A reset turns it off at once, and so does unloading, whoever
+ * holds which lock.
  */
 static inline bool elastic_vm_enforced(struct elastic_vm *vm)
 {
-	return READ_ONCE(vm->epoch) == atomic_read(&vm->resets);
+	return smp_load_acquire(&vm->epoch) == atomic_read(&vm->resets) &&
+	       !READ_ONCE(elastic_stopping);
 }
 
 static inline bool elastic_cpu_withheld(struct elastic_vm *vm, unsigned int id)
@@ -270,7 +275,10 @@ int elastic_pool_set(struct elastic_pool *pool, u64 total);
 bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
 
 /* gate.c */
-u64 elastic_gate_refuse(const struct kvm_memory_slot *slot, gfn_t gfn);
+u64 elastic_gate_pfn(void *unused, gfn_t gfn);
+int elastic_gate_map(struct kvm_vcpu *vcpu, gfn_t gfn);
+int elastic_gate_access(struct kvm_vcpu *vcpu, gpa_t gpa);
+int elastic_gate_access_page(struct kvm_vcpu *vcpu, gfn_t gfn);
 
 /* hold.c */
 int elastic_hold(struct kvm_vcpu *vcpu);

@@ -117,6 +117,11 @@ void elastic_grant_end(struct elastic_vm *vm)
 	RCU_INIT_POINTER(vm->units, NULL);
 }
 
+static struct elastic_units *vm_units(struct elastic_vm *vm)
+{
+	return rcu_dereference_protected(vm->units, lockdep_is_held(&vm->lock));
+}
+
 /* First frame behind the writable guest RAM that runs on from @gfn. */
 static gfn_t ram_run_end(struct kvm *kvm, gfn_t gfn)
 {
@@ -187,7 +192,7 @@ static struct elastic_units *units_alloc(u64 nr)
 {
 	struct elastic_units *units;
 
-	if (nr > ELASTIC_MAX_UNIT)
+	if (nr >= ELASTIC_MAX_UNIT)
 		return NULL;
 	units = kzalloc(sizeof(*units), GFP_KERNEL_ACCOUNT);
 	if (!units)
@@ -214,21 +219,32 @@ static bool clip(const struct elastic_range *r, u64 nr, u64 *start, u64 *end)
 	return true;
 }
 
-/* The memory that the VMM created, less what the guest says it does not hold. */
+/*
+ * The memory that the VMM created, less what the guest says it does not hold.
+ * What was in the ceiling, and what was withheld, stays so until a reset: a
+ * guest can make memory disappear for a moment by moving a device over it.
+ */
 static struct elastic_units *units_find(struct kvm_vcpu *vcpu,
 					const struct elastic_range *absent,
-					unsigned int nr)
+					unsigned int nr,
+					const struct elastic_units *old)
 {
 	struct elastic_range runs[ARRAY_SIZE(ram_starts)];
 	unsigned int i, n = find_ram(vcpu, runs);
 	struct elastic_units *units;
 	u64 start, end;
 
-	units = units_alloc(n ? runs[n - 1].first + runs[n - 1].nr : 0);
+	end = n ? runs[n - 1].first + runs[n - 1].nr : 0;
+	units = units_alloc(old ? max(old->nr, end) : end);
 	if (!units)
 		return NULL;
 	for (i = 0; i < n; i++)
 		bitmap_set(units->ceiling, runs[i].first, runs[i].nr);
+	if (old) {
+		bitmap_or(units->ceiling, units->ceiling, old->ceiling,
+			  old->nr);
+		bitmap_copy(units->withheld, old->withheld, old->nr);
+	}
 	for (i = 0; i < nr; i++) {
 		if (clip(&absent[i], units->nr, &start, &end))
 			bitmap_set(units->withheld, start, end - start);
@@ -257,12 +273,12 @@ static void cpus_find(struct kvm *kvm, const u64 *held, unsigned int nr_words,
 	}
 }
 
+/* A limit that the administrator set outlives the ceiling of the moment. */
 static void new_ceiling(struct elastic_account *acc, u64 ceiling)
 {
 	acc->ceiling = ceiling;
-	if (!acc->user_max || acc->max > ceiling)
+	if (!acc->user_max)
 		acc->max = ceiling;
-	acc->min = min(acc->min, acc->max);
 }
 
 /* Hold the vCPUs and take the memory that are withheld from now on. */
@@ -311,13 +327,15 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			const u64 *held, unsigned int nr_words,
 			const struct elastic_range *absent, unsigned int nr)
 {
+	struct elastic_units *units, *old = vm_units(vm);
+	/* A reset from here on leaves this HELLO without effect. */
+	int epoch = atomic_read(&vm->resets);
 	bool again = elastic_vm_enforced(vm);
-	struct elastic_units *units, *old;
 	unsigned long *ceiling, *withheld;
 
 	lockdep_assert_held(&vm->lock);
 
-	units = units_find(vcpu, absent, nr);
+	units = units_find(vcpu, absent, nr, again ? old : NULL);
 	ceiling = bitmap_zalloc(2 * ELASTIC_MAX_CPUS, GFP_KERNEL);
 	if (!units || !ceiling) {
 		units_free(units);
@@ -326,17 +344,10 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	}
 	withheld = ceiling + BITS_TO_LONGS(ELASTIC_MAX_CPUS);
 	cpus_find(vcpu->kvm, held, nr_words, ceiling, withheld);
-	old = rcu_dereference_protected(vm->units,
-					lockdep_is_held(&vm->lock));
 	if (again) {
+		bitmap_or(ceiling, ceiling, vm->cpu_ceiling, ELASTIC_MAX_CPUS);
 		bitmap_or(withheld, withheld, vm->cpu_withheld,
 			  ELASTIC_MAX_CPUS);
-		bitmap_and(withheld, withheld, ceiling, ELASTIC_MAX_CPUS);
-		if (old)
-			bitmap_or(units->withheld, units->withheld,
-				  old->withheld, min(old->nr, units->nr));
-		bitmap_and(units->withheld, units->withheld, units->ceiling,
-			   units->nr);
 	}
 
 	mutex_lock(&elastic_ledger_lock);
@@ -358,7 +369,7 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 						       vm->mem.min);
 	vm->charged = true;
 	/* Now hold and gate are on. */
-	smp_store_release(&vm->epoch, atomic_read(&vm->resets));
+	smp_store_release(&vm->epoch, epoch);
 	mutex_unlock(&elastic_ledger_lock);
 
 	bitmap_free(ceiling);
@@ -368,11 +379,6 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		units_free(old);
 	}
 	return 0;
-}
-
-static struct elastic_units *vm_units(struct elastic_vm *vm)
-{
-	return rcu_dereference_protected(vm->units, lockdep_is_held(&vm->lock));
 }
 
 /**
@@ -475,10 +481,6 @@ static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
 {
 	unsigned int id;
 
-	lockdep_assert_held(&elastic_ledger_lock);
-
-	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant + n,
-		 vm->cpu.min);
 	for (; n; n--) {
 		id = __ffs64(candidates);
 		candidates &= candidates - 1;
@@ -487,16 +489,13 @@ static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
 	}
 }
 
-static void apply_units(struct elastic_vm *vm, struct elastic_units *units,
-			struct elastic_want *want, u64 n)
+static void apply_units(struct elastic_units *units, struct elastic_want *want,
+			u64 nr)
 {
 	u64 i;
 
-	lockdep_assert_held(&elastic_ledger_lock);
-
-	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant + n,
-		 vm->mem.min);
-	for (i = want->first; i < want->first + want->got_units; i++)
+	want->got_units = nr;
+	for (i = want->first; i < want->first + nr; i++)
 		clear_bit(i, units->withheld);
 }
 
@@ -538,19 +537,17 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 
 	want->cpu_reason = ELASTIC_R_NONE;
 	want->mem_reason = ELASTIC_R_NONE;
+	cpus = cpus_needed(vm, want, &candidates);
+	there = units_there(units, want);
+	nr_new = count_withheld(units, want->first, there);
 
 	mutex_lock(&elastic_ledger_lock);
-	cpus = cpus_needed(vm, want, &candidates);
 	n = decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
 	if (n < cpus)
 		want->cpu_reason = limit;
-
-	there = units_there(units, want);
-	nr_new = count_withheld(units, want->first, there);
 	k = decide(&elastic_mem_pool, &vm->mem, nr_new, &limit);
 	if (k < nr_new)
 		want->mem_reason = limit;
-
 	all = want->cpu_reason == ELASTIC_R_NONE &&
 	      want->mem_reason == ELASTIC_R_NONE;
 	if (!all && want->whole) {
@@ -558,12 +555,15 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 		n = 0;
 		k = 0;
 	}
-	want->got_units = reach(units, want->first, there, k);
-	apply_cpus(vm, want, candidates, n);
-	apply_units(vm, units, want, k);
-	some = want->got_cpus || want->got_units;
+	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant + n,
+		 vm->cpu.min);
+	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant + k,
+		 vm->mem.min);
 	mutex_unlock(&elastic_ledger_lock);
 
+	apply_cpus(vm, want, candidates, n);
+	apply_units(units, want, reach(units, want->first, there, k));
+	some = want->got_cpus || want->got_units;
 	count_refusal(vm, want->cpu_reason);
 	count_refusal(vm, want->mem_reason);
 	/* Who was granted must see it before it is woken. */

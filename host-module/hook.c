@@ -21,8 +21,7 @@
 /* Threads in a diverted function, and where unloading waits for the last. */
 static atomic_t diverted = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(diverted_wait);
-/* Set when the module is being unloaded: divert nothing any more. */
-static bool stopping;
+bool elastic_stopping;
 
 static void divert(struct pt_regs *regs, void *to)
 {
@@ -111,23 +110,60 @@ static void hypercall_cb(unsigned long ip, unsigned long parent_ip,
 {
 	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
 
-	if (is_ours(regs) && !READ_ONCE(stopping))
+	if (is_ours(regs) && !READ_ONCE(elastic_stopping))
 		divert(regs, hypercall);
+}
+
+/* Is the vCPU that runs here about to use a unit that it must not have? */
+static bool is_refused(u64 first_gfn, u64 last_gfn)
+{
+	struct kvm_vcpu *vcpu = elastic_running_vcpu();
+	struct elastic_vm *vm;
+
+	/* A memslot does not know its VM; the running vCPU does. */
+	vm = vcpu ? elastic_vm_find(vcpu->kvm) : NULL;
+	return vm &&
+	       (elastic_unit_withheld(vm, first_gfn >> ELASTIC_UNIT_GFN_SHIFT) ||
+		elastic_unit_withheld(vm, last_gfn >> ELASTIC_UNIT_GFN_SHIFT));
 }
 
 static void gate_cb(unsigned long ip, unsigned long parent_ip,
 		    struct ftrace_ops *op, elastic_ftrace_regs *fregs)
 {
 	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
-	struct kvm_vcpu *vcpu = elastic_running_vcpu();
-	struct elastic_vm *vm;
 
-	/* The memslot does not know its VM; the running vCPU does. */
-	if (!vcpu || READ_ONCE(stopping))
-		return;
-	vm = elastic_vm_find(vcpu->kvm);
-	if (vm && elastic_unit_withheld(vm, regs->si >> ELASTIC_UNIT_GFN_SHIFT))
-		divert(regs, elastic_gate_refuse);
+	if (is_refused(regs->si, regs->si))
+		divert(regs, elastic_gate_pfn);
+}
+
+static void map_cb(unsigned long ip, unsigned long parent_ip,
+		   struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+
+	if (is_refused(regs->si, regs->si))
+		divert(regs, elastic_gate_map);
+}
+
+/* (vcpu, gpa, data, len) */
+static void access_cb(unsigned long ip, unsigned long parent_ip,
+		      struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	u64 last = regs->si + (regs->cx ? regs->cx - 1 : 0);
+
+	if (is_refused(regs->si >> PAGE_SHIFT, last >> PAGE_SHIFT))
+		divert(regs, elastic_gate_access);
+}
+
+/* (vcpu, gfn, data, offset, len), within the page */
+static void access_page_cb(unsigned long ip, unsigned long parent_ip,
+			   struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+
+	if (is_refused(regs->si, regs->si))
+		divert(regs, elastic_gate_access_page);
 }
 
 static void hold_cb(unsigned long ip, unsigned long parent_ip,
@@ -137,8 +173,7 @@ static void hold_cb(unsigned long ip, unsigned long parent_ip,
 	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)regs->di;
 	struct elastic_vm *vm = elastic_vm_find(vcpu->kvm);
 
-	if (vm && elastic_cpu_withheld(vm, vcpu->vcpu_id) &&
-	    !READ_ONCE(stopping))
+	if (vm && elastic_cpu_withheld(vm, vcpu->vcpu_id))
 		divert(regs, elastic_hold);
 }
 
@@ -164,27 +199,37 @@ static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
 		elastic_vm_gone(vm);
 }
 
-#define HOOK(fn, fn2, cb, modify) { \
-	.names = { fn, fn2 }, \
+/*
+ * PERMANENT: kernel.ftrace_enabled=0 cannot turn them off, and they cannot be
+ * registered while it is 0. What is diverted and what only observed must not
+ * come apart.
+ */
+#define HOOK(cb, modify, ...) { \
+	.names = __VA_ARGS__, \
 	.ops = { \
 		.func = cb, \
-		.flags = FTRACE_OPS_FL_SAVE_REGS | ELASTIC_FTRACE_RECURSION | \
-			 (modify), \
+		.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_PERMANENT | \
+			 ELASTIC_FTRACE_RECURSION | (modify), \
 	}, \
 }
+
+#define OBSERVE	0
+#define DIVERT	FTRACE_OPS_FL_IPMODIFY
 
 /* In the order of registration: who ends a VM is there before who begins it. */
 #define NR_OBSERVERS	2
 static struct {
-	const char *names[2];
+	const char *names[8];
 	struct ftrace_ops ops;
 } hooks[] = {
-	HOOK(ELASTIC_FN_DESTROY_VM, NULL, destroy_vm_cb, 0),
-	HOOK(ELASTIC_FN_SET_MPSTATE, NULL, set_mpstate_cb, 0),
-	HOOK(ELASTIC_FN_GATE, ELASTIC_FN_GATE_ATOMIC, gate_cb,
-	     FTRACE_OPS_FL_IPMODIFY),
-	HOOK(ELASTIC_FN_HOLD, NULL, hold_cb, FTRACE_OPS_FL_IPMODIFY),
-	HOOK(ELASTIC_FN_HYPERCALL, NULL, hypercall_cb, FTRACE_OPS_FL_IPMODIFY),
+	HOOK(destroy_vm_cb, OBSERVE, { ELASTIC_FN_DESTROY_VM }),
+	HOOK(set_mpstate_cb, OBSERVE, { ELASTIC_FN_SET_MPSTATE }),
+	HOOK(gate_cb, DIVERT, ELASTIC_FNS_GATE),
+	HOOK(map_cb, DIVERT, { ELASTIC_FN_MAP }),
+	HOOK(access_cb, DIVERT, ELASTIC_FNS_ACCESS),
+	HOOK(access_page_cb, DIVERT, ELASTIC_FNS_ACCESS_PAGE),
+	HOOK(hold_cb, DIVERT, { ELASTIC_FN_HOLD }),
+	HOOK(hypercall_cb, DIVERT, { ELASTIC_FN_HYPERCALL }),
 };
 
 static int add_filter(struct ftrace_ops *ops, const char *fn)
@@ -206,15 +251,13 @@ static int hook(unsigned int i)
 	unsigned int j;
 	int ret = 0;
 
-	for (j = 0; !ret && j < ARRAY_SIZE(hooks[i].names); j++) {
-		if (hooks[i].names[j])
-			ret = add_filter(ops, hooks[i].names[j]);
-	}
+	for (j = 0; !ret && hooks[i].names[j]; j++)
+		ret = add_filter(ops, hooks[i].names[j]);
 	if (ret)
 		goto err_filter;
 	ret = register_ftrace_function(ops);
 	if (ret == -EBUSY)
-		pr_err("%s() is modified by someone else, a live patch perhaps\n",
+		pr_err("%s() is modified by someone else, a live patch perhaps (or kernel.ftrace_enabled is 0)\n",
 		       hooks[i].names[0]);
 	else if (ret)
 		pr_err("cannot hook %s() (%d)\n", hooks[i].names[0], ret);
@@ -252,7 +295,7 @@ int elastic_hooks_start(void)
 	return 0;
 
 err_unhook:
-	WRITE_ONCE(stopping, true);
+	WRITE_ONCE(elastic_stopping, true);
 	while (i--)
 		unhook(i);
 	return ret;
@@ -269,7 +312,7 @@ void elastic_hooks_stop(void)
 	struct elastic_vm *vm;
 	unsigned int i;
 
-	WRITE_ONCE(stopping, true);
+	WRITE_ONCE(elastic_stopping, true);
 	for (i = ARRAY_SIZE(hooks); i > NR_OBSERVERS; i--)
 		unhook(i - 1);
 	mutex_lock(&elastic_vms_lock);

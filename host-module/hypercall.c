@@ -78,8 +78,8 @@ static int copy_in(struct args *args, void *to, u64 gpa, size_t len)
 		slot = __gfn_to_memslot(kvm_memslots(kvm), gpa >> PAGE_SHIFT);
 		if (!is_ram(slot))
 			goto out;
-		hva = slot->userspace_addr +
-		      (gpa - (slot->base_gfn << PAGE_SHIFT));
+		hva = __gfn_to_hva_memslot(slot, gpa >> PAGE_SHIFT) +
+		      offset_in_page(gpa);
 		if (copy_from_user(to, (void __user *)hva, n))
 			goto out;
 	}
@@ -165,7 +165,7 @@ static long hello_check(struct args *args, const struct elastic_hello *h)
 		answer(args, ELASTIC_R_VERSION, 0, 0);
 		return ELASTIC_REFUSED;
 	}
-	if (!elastic_vcpu_has_tdp(args->vcpu) ||
+	if (!elastic_vcpu_can_gate(args->vcpu) ||
 	    !elastic_grant_possible(args->vcpu)) {
 		answer(args, ELASTIC_R_ADMISSION, 0, 0);
 		return ELASTIC_REFUSED;
@@ -236,29 +236,22 @@ static long op_hello(struct args *args)
 static long op_report(struct args *args)
 {
 	struct elastic_vm *vm = args->vm;
-	struct elastic_report *r;
-	unsigned int i;
-	u64 bad = 0;
+	struct elastic_report r;
 
-	if (args->b != sizeof(*r))
+	if (args->b != sizeof(r) || !IS_ALIGNED(args->a, 8))
 		return invalid(args, ELASTIC_R_LENGTH, 0);
-	r = fetch(args, sizeof(*r));
-	if (IS_ERR(r))
-		return PTR_ERR(r);
-	for (i = 0; i < ARRAY_SIZE(r->reserved); i++)
-		bad |= r->reserved[i];
-	if (bad) {
-		kfree(r);
+	/* Not allocated: a guest short of memory may have a host that is, too. */
+	if (copy_in(args, &r, args->a, sizeof(r)))
+		return ELASTIC_E_FAULT;
+	if (memchr_inv(r.reserved, 0, sizeof(r.reserved)))
 		return invalid(args, ELASTIC_R_RESERVED, 0);
-	}
 	mutex_lock(&elastic_ledger_lock);
-	vm->cpu.use = min_t(u64, r->cpus_online, vm->cpu.grant);
-	vm->mem.use = min(r->units_online, vm->mem.grant);
-	answer(args, vm->cpu.max | vm->cpu.grant << 32, vm->mem.max,
-	       vm->mem.grant);
+	vm->cpu.use = min_t(u64, r.cpus_online, vm->cpu.grant);
+	vm->mem.use = min(r.units_online, vm->mem.grant);
+	answer(args, min(vm->cpu.max, vm->cpu.ceiling) | vm->cpu.grant << 32,
+	       min(vm->mem.max, vm->mem.ceiling), vm->mem.grant);
 	mutex_unlock(&elastic_ledger_lock);
-	trace_elastic_report(vm->pid, r);
-	kfree(r);
+	trace_elastic_report(vm->pid, &r);
 	return ELASTIC_OK;
 }
 
@@ -417,6 +410,9 @@ static long run_op(struct args *args)
 	answer(args, ELASTIC_R_NONE, hello ? args->call->rcx : 0, 0);
 	if (stale)
 		return ELASTIC_E_STALE;
+	/* Taken while it was on its way here; it does not run any more. */
+	if (args->vm && elastic_cpu_withheld(args->vm, args->vcpu->vcpu_id))
+		return invalid(args, ELASTIC_R_NOT_GRANTED, 0);
 	return ops[array_index_nospec(args->op, ELASTIC_OP_NR)](args);
 }
 

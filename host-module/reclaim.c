@@ -15,10 +15,15 @@
 #include <linux/mmu_notifier.h>
 #include <linux/pagevec.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 
 #include "compat/mm.h"
 #include "elastic_host.h"
 #include "trace.h"
+
+#define UNIT_PAGES	(1UL << ELASTIC_UNIT_GFN_SHIFT)
+/* At a time, so that the VMM's own use of its memory does not wait for long. */
+#define ROUND_PAGES	(32 * UNIT_PAGES)
 
 enum backing {
 	BACKING_UNKNOWN,
@@ -66,26 +71,6 @@ static bool file_is_pinned(struct vm_area_struct *vma, loff_t start, loff_t end)
 	return pinned;
 }
 
-/* Is a page of private memory pinned? Looks only at what is mapped. */
-static bool anon_is_pinned(struct mm_struct *mm, unsigned long start,
-			   unsigned long end)
-{
-	struct page *page;
-	bool pinned = false;
-
-	if (!test_bit(MMF_HAS_PINNED, &mm->flags))
-		return false;
-	for (; start < end && !pinned; start += PAGE_SIZE) {
-		if (get_user_pages_fast_only(start, 1, 0, &page) != 1)
-			continue;
-		pinned = !is_zero_pfn(page_to_pfn(page)) &&
-			 folio_maybe_dma_pinned(page_folio(page));
-		put_page(page);
-		cond_resched();
-	}
-	return pinned;
-}
-
 static loff_t file_offset(struct vm_area_struct *vma, unsigned long addr)
 {
 	return addr - vma->vm_start + ((loff_t)vma->vm_pgoff << PAGE_SHIFT);
@@ -94,8 +79,12 @@ static loff_t file_offset(struct vm_area_struct *vma, unsigned long addr)
 static bool is_pinned(struct vm_area_struct *vma, enum backing backing,
 		      unsigned long start, unsigned long end)
 {
+	/*
+	 * Which private pages are pinned cannot be told for all of them (those
+	 * that NUMA balancing looks at are hard to reach), so none is taken.
+	 */
 	if (backing == BACKING_ANON)
-		return anon_is_pinned(vma->vm_mm, start, end);
+		return test_bit(MMF_HAS_PINNED, &vma->vm_mm->flags);
 	return file_is_pinned(vma, file_offset(vma, start),
 			      file_offset(vma, end));
 }
@@ -167,24 +156,24 @@ out:
 	return end;
 }
 
-/* Addresses behind guest frames [gfn, end): the first piece in one memslot. */
-static unsigned long first_piece(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
+/*
+ * Addresses behind guest frames [gfn, end): the first piece in one memslot, 0
+ * if there is none. Context: kvm->srcu held.
+ */
+static unsigned long first_piece(struct kvm *kvm, gfn_t gfn, gfn_t end,
 				 unsigned long *npages)
 {
 	struct kvm_memory_slot *slot;
-	unsigned long hva = 0;
 
-	*npages = 1;
-	kvm_vcpu_srcu_read_lock(vcpu);
-	slot = __gfn_to_memslot(kvm_memslots(vcpu->kvm), gfn);
-	if (slot && slot->id < KVM_USER_MEM_SLOTS &&
-	    !(slot->flags & KVM_MEM_READONLY)) {
-		hva = slot->userspace_addr +
-		      ((gfn - slot->base_gfn) << PAGE_SHIFT);
-		*npages = min(end, slot->base_gfn + slot->npages) - gfn;
+	slot = __gfn_to_memslot(kvm_memslots(kvm), gfn);
+	if (!slot || slot->id >= KVM_USER_MEM_SLOTS ||
+	    slot->flags & (KVM_MEM_READONLY | KVM_MEMSLOT_INVALID)) {
+		*npages = min(end, ALIGN(gfn + 1, UNIT_PAGES)) - gfn;
+		return 0;
 	}
-	kvm_vcpu_srcu_read_unlock(vcpu);
-	return hva;
+	*npages = min(end, slot->base_gfn + slot->npages) - gfn;
+	*npages = min(*npages, ROUND_PAGES);
+	return __gfn_to_hva_memslot(slot, gfn);
 }
 
 /*
@@ -206,6 +195,24 @@ static void unmap(struct kvm *kvm, unsigned long start, unsigned long end)
 	ops->invalidate_range_end(&kvm->mmu_notifier, &range);
 }
 
+static bool vma_range_has_giant_pages(unsigned long start, unsigned long end)
+{
+	struct vm_area_struct *vma;
+	bool giant = false;
+
+	mmap_read_lock(current->mm);
+	for (; start < end && !giant; start = vma->vm_end) {
+		vma = find_vma(current->mm, start);
+		if (!vma || vma->vm_start >= end)
+			break;
+		giant = vma_is_dax(vma) ||
+			(is_vm_hugetlb_page(vma) &&
+			 huge_page_size(hstate_vma(vma)) > ELASTIC_UNIT_SIZE);
+	}
+	mmap_read_unlock(current->mm);
+	return giant;
+}
+
 /**
  * elastic_has_giant_pages() - is guest RAM backed by pages larger than a unit?
  * @vcpu: the vCPU whose thread this is
@@ -218,26 +225,40 @@ bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
 {
 	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
 	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
-	unsigned long hva, stop, npages;
-	struct vm_area_struct *vma;
+	unsigned long hva, npages;
 	bool giant = false;
 
 	for (; gfn < end && !giant; gfn += npages) {
-		hva = first_piece(vcpu, gfn, end, &npages);
-		stop = hva + (npages << PAGE_SHIFT);
-		mmap_read_lock(current->mm);
-		for (; hva && hva < stop && !giant; hva = vma->vm_end) {
-			vma = find_vma(current->mm, hva);
-			if (!vma || vma->vm_start >= stop)
-				break;
-			giant = vma_is_dax(vma) ||
-				(is_vm_hugetlb_page(vma) &&
-				 huge_page_size(hstate_vma(vma)) >
-				 ELASTIC_UNIT_SIZE);
-		}
-		mmap_read_unlock(current->mm);
+		kvm_vcpu_srcu_read_lock(vcpu);
+		hva = first_piece(vcpu->kvm, gfn, end, &npages);
+		if (hva)
+			giant = vma_range_has_giant_pages(hva, hva +
+						(npages << PAGE_SHIFT));
+		kvm_vcpu_srcu_read_unlock(vcpu);
+		cond_resched();
 	}
 	return giant;
+}
+
+/*
+ * Take what is behind [hva, end), and have the guest lose its mappings of it in
+ * any case: what the file system made of a hole is its own affair.
+ *
+ * Return: how many bytes were taken.
+ */
+static u64 take_piece(struct kvm *kvm, unsigned long hva, unsigned long end)
+{
+	unsigned long next;
+	u64 bytes = 0;
+	bool taken;
+
+	for (; hva < end; hva = next) {
+		next = take_run(current->mm, hva, end, &taken);
+		unmap(kvm, hva, next);
+		if (taken)
+			bytes += next - hva;
+	}
+	return bytes;
 }
 
 /**
@@ -245,6 +266,9 @@ bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
  * @vm: the VM
  * @vcpu: the vCPU whose thread this is
  * @r: units that are withheld already
+ *
+ * kvm->srcu is held over each round: until the VMM may delete the memslot and
+ * use the addresses for something else. Nothing below it waits for KVM.
  *
  * Context: vCPU, kvm->srcu not held, may sleep; @vm->lock held, so that
  * nobody is granted the units meanwhile.
@@ -255,25 +279,20 @@ u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 {
 	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
 	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
-	unsigned long hva, stop, next, npages;
-	u64 pages = 0, bytes;
-	bool taken;
+	unsigned long hva, npages;
+	u64 bytes = 0;
 
 	lockdep_assert_held(&vm->lock);
 
-	for (; gfn < end; gfn += npages) {
-		hva = first_piece(vcpu, gfn, end, &npages);
-		stop = hva + (npages << PAGE_SHIFT);
-		for (; hva && hva < stop; hva = next) {
-			next = take_run(current->mm, hva, stop, &taken);
-			if (taken)
-				pages += (next - hva) >> PAGE_SHIFT;
-			else
-				unmap(vcpu->kvm, hva, next);
-			cond_resched();
-		}
+	for (; gfn < end && !fatal_signal_pending(current); gfn += npages) {
+		kvm_vcpu_srcu_read_lock(vcpu);
+		hva = first_piece(vcpu->kvm, gfn, end, &npages);
+		if (hva)
+			bytes += take_piece(vcpu->kvm, hva,
+					    hva + (npages << PAGE_SHIFT));
+		kvm_vcpu_srcu_read_unlock(vcpu);
+		cond_resched();
 	}
-	bytes = pages << PAGE_SHIFT;
 	elastic_stat_add(vm, ELASTIC_STAT_TAKEN, bytes);
 	elastic_stat_add(vm, ELASTIC_STAT_UNRECLAIMED,
 			 (r->nr << ELASTIC_UNIT_SHIFT) - bytes);

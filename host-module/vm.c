@@ -73,9 +73,12 @@ enum elastic_vm_state elastic_vm_state(struct elastic_vm *vm)
  */
 void elastic_vm_reset(struct elastic_vm *vm)
 {
-	if (!elastic_vm_enforced(vm))
-		return;
+	bool enforced = elastic_vm_enforced(vm);
+
+	/* Counted in any case: a HELLO may be under way. */
 	atomic_inc(&vm->resets);
+	if (!enforced && !READ_ONCE(elastic_stopping))
+		return;
 	wake_up_all(&vm->held);
 	trace_elastic_state(vm->pid, ELASTIC_VM_UNMANAGED);
 	queue_work(vm_wq, &vm->settle);
@@ -107,12 +110,13 @@ static void vm_gone(struct work_struct *work)
 {
 	struct elastic_vm *vm = container_of(work, struct elastic_vm, gone);
 
-	cancel_work_sync(&vm->settle);
-	elastic_grant_end(vm);
 	kobject_del(&vm->kobj);
 	mutex_lock(&elastic_vms_lock);
 	list_del(&vm->all);
 	mutex_unlock(&elastic_vms_lock);
+	/* Nobody finds it any more, so nobody queues this again. */
+	cancel_work_sync(&vm->settle);
+	elastic_grant_end(vm);
 	kobject_put(&vm->kobj);
 }
 

@@ -38,9 +38,10 @@
  *
  * What enforcement looks like to the guest: a vCPU outside the grant does not
  * run (INIT and SIPI sent to it have no effect until it is granted, and stay
- * pending until then); an access to a unit of the ceiling that is outside the
- * grant stops the VM. vCPUs and memory that the VMM adds by its own hot-plug
- * after HELLO are outside the ceiling of this session, and are not enforced.
+ * pending until then); an access of a vCPU to a unit of the ceiling that is
+ * outside the grant stops the VM. What the VMM's devices reach by DMA is not
+ * seen. vCPUs and memory that the VMM adds by its own hot-plug after HELLO are
+ * outside the ceiling of this session, and are not enforced.
  *
  * 3. Calling convention
  * ---------------------
@@ -64,7 +65,10 @@
  *
  * All other registers are preserved. RBX, RCX and RDX keep their values when
  * the status is -KVM_ENOSYS (-1000: this host does not know ELASTIC_HC_NR: no
- * KVM with the host module) or ELASTIC_E_PERM (the caller is not the kernel).
+ * KVM with the host module), ELASTIC_E_PERM (the caller is not the kernel), or
+ * when the caller is not in 64-bit mode (ELASTIC_E_INVAL). A host that shows
+ * itself as another hypervisor, too, may answer anything else without the host
+ * module: a HELLO has succeeded only if RDX is a version that was offered.
  *
  * vCPU sets are given one 64-bit word at a time: bit b of word W is the vCPU
  * with APIC id 64 * W + b. W < ELASTIC_MAX_CPU_WORDS.
@@ -85,6 +89,8 @@
  *   apart from what changed in between; RELEASE_MEM of a unit that is not
  *   granted is an error, so that a double release shows itself.
  * - An error (negative status) has changed nothing.
+ * - A call of a vCPU that another one has released meanwhile is
+ *   ELASTIC_E_INVAL with ELASTIC_R_NOT_GRANTED.
  * - ELASTIC_E_STALE for any reason (the VM was migrated, restored from a
  *   snapshot, reset; the host module was reloaded) means: say HELLO again with
  *   the present inventory. Nothing else is needed.
@@ -252,13 +258,16 @@ enum elastic_status {
  * @ELASTIC_R_CEILING: a vCPU or unit that the VMM did not create
  * @ELASTIC_R_RATE: too many requests in too short a time
  * @ELASTIC_R_NOT_GRANTED: a vCPU or unit that is not granted
- * @ELASTIC_R_ORDER: ranges empty, not ascending or overlapping
+ * @ELASTIC_R_ORDER: ranges empty, not ascending, overlapping, or beyond
+ *	ELASTIC_MAX_UNIT
  * @ELASTIC_R_SELF: the calling vCPU cannot release itself
  * @ELASTIC_R_PINNED: released, but the host could not reuse all of it
  * @ELASTIC_R_VERSION: no common version
  * @ELASTIC_R_LENGTH: length, count or alignment out of bounds
- * @ELASTIC_R_RESERVED: a reserved bit or field is not zero
- * @ELASTIC_R_ADMISSION: the host takes no further VM
+ * @ELASTIC_R_RESERVED: a reserved bit or field is not zero, or the feature
+ *	that would allow it does not hold
+ * @ELASTIC_R_ADMISSION: the host takes no further VM, or not this one (its
+ *	memory is on pages larger than a unit, or private to it)
  * @ELASTIC_R_WHOLE: the other half of an ELASTIC_F_WHOLE request failed
  * @ELASTIC_R_NR: number of the first unknown reason
  */
