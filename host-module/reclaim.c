@@ -34,7 +34,7 @@ enum backing {
 static enum backing backing_of(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & (VM_LOCKED | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
-			     __VM_UFFD_FLAGS))
+			     __VM_UFFD_FLAGS) || !(vma->vm_flags & VM_READ))
 		return BACKING_UNKNOWN;
 	if (vma->vm_flags & VM_SHARED) {
 		unsigned long magic;
@@ -71,6 +71,32 @@ static bool file_is_pinned(struct vm_area_struct *vma, loff_t start, loff_t end)
 	return pinned;
 }
 
+/*
+ * Is a page of private memory pinned? Only what is mapped can be looked at.
+ * NUMA balancing makes mapped pages unreachable for this look-up, so where
+ * there is more than one node, all memory of a VMM that pins counts as pinned.
+ */
+static bool anon_is_pinned(struct mm_struct *mm, unsigned long start,
+			   unsigned long end)
+{
+	struct page *page;
+	bool pinned = false;
+
+	if (!test_bit(MMF_HAS_PINNED, &mm->flags))
+		return false;
+	if (num_online_nodes() > 1)
+		return true;
+	for (; start < end && !pinned; start += PAGE_SIZE) {
+		if (get_user_pages_fast_only(start, 1, 0, &page) != 1)
+			continue;
+		pinned = !is_zero_pfn(page_to_pfn(page)) &&
+			 folio_maybe_dma_pinned(page_folio(page));
+		put_page(page);
+		cond_resched();
+	}
+	return pinned;
+}
+
 static loff_t file_offset(struct vm_area_struct *vma, unsigned long addr)
 {
 	return addr - vma->vm_start + ((loff_t)vma->vm_pgoff << PAGE_SHIFT);
@@ -79,12 +105,8 @@ static loff_t file_offset(struct vm_area_struct *vma, unsigned long addr)
 static bool is_pinned(struct vm_area_struct *vma, enum backing backing,
 		      unsigned long start, unsigned long end)
 {
-	/*
-	 * Which private pages are pinned cannot be told for all of them (those
-	 * that NUMA balancing looks at are hard to reach), so none is taken.
-	 */
 	if (backing == BACKING_ANON)
-		return test_bit(MMF_HAS_PINNED, &vma->vm_mm->flags);
+		return anon_is_pinned(vma->vm_mm, start, end);
 	return file_is_pinned(vma, file_offset(vma, start),
 			      file_offset(vma, end));
 }
