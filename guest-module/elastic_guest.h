@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What crosses a file in the guest module.
+ *
+ *   main.c      start and stop
+ *   sysfs.c     what people see and set
+ *   worker.c    the one thread that acts
+ *   report.c    the session with the host
+ *   cpu.c       CPUs on and off
+ *   mem.c       memory blocks in and out
+ *   sense.c     the sensors' clock
+ *   sched.c     runnable tasks and CPU time
+ *   pressure.c  available memory and reclaim
+ *   policy.c    numbers in, targets out
+ *
+ * Sensors only account and wake the worker; the worker alone acts, so that
+ * everything it owns needs no lock. docs/locking.md has the rest.
+ */
+#ifndef _ELASTIC_GUEST_H
+#define _ELASTIC_GUEST_H
+
+#include <linux/atomic.h>
+#include <linux/cpumask.h>
+#include <linux/ktime.h>
+#include <linux/sched.h>
+#include <linux/types.h>
+
+#include "elastic_hypercall.h"
+#include "policy.h"
+
+/* Counters: stats/ in sysfs. Names in sysfs.c, meaning in docs/abi/sysfs-guest. */
+enum elastic_stat {
+	STAT_HYPERCALLS,
+	STAT_HELLOS,
+	STAT_REPORTS,
+	STAT_REQUESTS,
+	STAT_RELEASES,
+	STAT_STALE,
+	STAT_CALL_ERRORS,
+	STAT_REFUSED_CPUS,
+	STAT_REFUSED_UNITS,
+	STAT_CPUS_ADDED,
+	STAT_CPUS_REMOVED,
+	STAT_CPU_ADD_FAILURES,
+	STAT_CPU_REMOVE_FAILURES,
+	STAT_BLOCKS_ADDED,
+	STAT_BLOCKS_REMOVED,
+	STAT_BLOCK_ADD_FAILURES,
+	STAT_OFFLINE_EBUSY,
+	STAT_OFFLINE_EINTR,
+	STAT_OFFLINE_ENOMEM,
+	STAT_OFFLINE_OTHER,
+	STAT_KSWAPD_WAKES,
+	STAT_DIRECT_RECLAIMS,
+	STAT_OOM_CALLS,
+	STAT_OOM_RESCUES,
+	STAT_SENSE_RUNS,
+	STAT_WAKES,
+	STAT_CPU_ADD_LAST_US,
+	STAT_BLOCK_ADD_LAST_US,
+	STAT_BLOCK_REMOVE_LAST_US,
+	STAT_REQUEST_LAST_NS,
+	STAT_NR,
+};
+
+extern atomic64_t elastic_stats[STAT_NR];
+
+static inline void stat_add(enum elastic_stat stat, u64 n)
+{
+	atomic64_add(n, &elastic_stats[stat]);
+}
+
+static inline void stat_inc(enum elastic_stat stat)
+{
+	atomic64_inc(&elastic_stats[stat]);
+}
+
+static inline void stat_set(enum elastic_stat stat, u64 n)
+{
+	atomic64_set(&elastic_stats[stat], n);
+}
+
+static inline u64 elastic_now_ms(void)
+{
+	return ktime_get_ns() / NSEC_PER_MSEC;
+}
+
+/**
+ * struct elastic_config - what the user set
+ * @tun: the tunables; each is read and written alone (READ_ONCE, WRITE_ONCE)
+ * @manual: the policy decides nothing, requests come through sysfs
+ * @zone: enum policy_zone, where new memory goes
+ */
+struct elastic_config {
+	struct policy_tunables tun;
+	bool manual;
+	u32 zone;
+};
+
+extern struct elastic_config elastic_config;
+
+/* worker.c */
+
+/* Why the worker is woken: bits for worker_kick(). */
+enum worker_kick {
+	KICK_CPU,	/* more tasks than CPUs */
+	KICK_MEM,	/* memory falls short soon */
+	KICK_URGENT,	/* memory has run out */
+	KICK_COMMAND,	/* somebody waits for a command */
+	KICK_REBASE,	/* the count of runnable tasks may be off */
+};
+
+/* What others have the worker do: worker_execute(). */
+enum worker_command {
+	COMMAND_CPUS,	/* have this many CPUs */
+	COMMAND_MIB,	/* have this much memory */
+	COMMAND_ENABLE,	/* begin or end the session */
+};
+
+int worker_start(void);
+void worker_stop(void);
+void worker_close(void);
+void worker_freeze(void);
+void worker_kick(enum worker_kick why);
+int worker_execute(enum worker_command command, u64 arg);
+bool worker_urgent(void);
+bool worker_is_current(void);
+void worker_interrupt(void);
+void worker_removing(bool removing);
+int worker_rescue(u64 *blocks);
+
+/**
+ * struct worker_view - what the worker last decided, for sysfs and REPORT
+ * @cpus_wanted: CPUs that the policy would have
+ * @units_wanted: units that the policy would have
+ * @enabled: there is to be a session
+ */
+struct worker_view {
+	u32 cpus_wanted;
+	u64 units_wanted;
+	bool enabled;
+};
+
+extern struct worker_view worker_view;
+
+/* report.c */
+
+/**
+ * enum session_state - of the session, as the guest knows it
+ * @SESSION_NONE: no HELLO yet
+ * @SESSION_MANAGED: the cookie is good, as far as known
+ * @SESSION_LOST: the host did not know the cookie; HELLO is due
+ * @SESSION_DETACHED: BYE was said
+ */
+enum session_state {
+	SESSION_NONE,
+	SESSION_MANAGED,
+	SESSION_LOST,
+	SESSION_DETACHED,
+};
+
+/**
+ * struct session - with the host. Written by the worker (and by main.c before
+ * it runs); others read single fields with READ_ONCE().
+ * @state: enum session_state
+ * @cookie: names it; secret
+ * @features: ELASTIC_FEAT_* that hold
+ * @version: of the interface
+ * @known: a REPORT has brought what follows
+ * @cpus_target: most vCPUs to hold
+ * @cpus_granted: vCPUs granted
+ * @units_target: most units to hold
+ * @units_granted: units granted, boot memory among them
+ */
+struct session {
+	enum session_state state;
+	u64 cookie;
+	u64 features;
+	u32 version;
+	bool known;
+	u32 cpus_target;
+	u32 cpus_granted;
+	u64 units_target;
+	u64 units_granted;
+};
+
+extern struct session session;
+
+/* Length of last_refusal's text. */
+#define REFUSAL_LEN	96
+
+int session_init(void);
+void session_exit(void);
+int session_hello(void);
+int session_report(struct elastic_report *report);
+int session_request_cpus(u32 word, u64 set, u32 nr, u64 *granted);
+int session_request_units(u64 first, u64 nr, u64 *granted);
+int session_release_cpus(u32 word, u64 set, u64 *granted);
+int session_release_units(const struct elastic_range *ranges, u32 nr);
+void session_bye(void);
+void session_refusal(char *text);
+
+/* cpu.c */
+int cpu_find(void);
+void cpu_forget(void);
+u32 cpu_held_words(u64 *words);
+void cpu_adopt(void);
+u32 cpu_present_limit(void);
+u32 cpu_boot_floor(void);
+int cpu_set(u32 want);
+void cpu_release_stray(void);
+
+/* mem.c */
+
+/**
+ * struct mem_view - the memory window in numbers. Written by the worker, others
+ * read single fields with READ_ONCE().
+ * @block_bytes: of a memory block
+ * @boot_units: units of boot memory
+ * @window_units: units that the kernel did not get at boot
+ * @usable_blocks: blocks that lie in the window from end to end
+ * @blocks: of these, in use now
+ * @movable_blocks: of these, in the movable zone
+ */
+struct mem_view {
+	u64 block_bytes;
+	u64 boot_units;
+	u64 window_units;
+	u32 usable_blocks;
+	u32 blocks;
+	u32 movable_blocks;
+};
+
+extern struct mem_view mem_view;
+
+int mem_find(void);
+void mem_forget(void);
+u32 mem_absent(u64 *cursor, struct elastic_range *ranges, u32 max);
+int mem_set(u32 want, bool urgent);
+void mem_refresh(void);
+u64 mem_isolated_bytes(void);
+u64 mem_units(void);
+
+static inline u64 mem_block_units(void)
+{
+	return mem_view.block_bytes >> ELASTIC_UNIT_SHIFT;
+}
+
+/* sense.c */
+
+/**
+ * struct sense_gate - what the worker lets the sensors wake it for. Written by
+ * the worker, read by the sensors with READ_ONCE().
+ * @cpu_limit: most CPUs that can be had
+ * @cpu_hold_ms: not before this time
+ * @steal_permille: of the last period
+ * @mem_can_grow: there is memory to ask for
+ * @mem_hold_ms: not before this time
+ */
+struct sense_gate {
+	u32 cpu_limit;
+	u64 cpu_hold_ms;
+	u32 steal_permille;
+	bool mem_can_grow;
+	u64 mem_hold_ms;
+};
+
+extern struct sense_gate sense_gate;
+
+int sense_start(void);
+void sense_stop(void);
+
+/* sched.c */
+int sched_start(void);
+void sched_stop(void);
+void sched_sense(u64 now_ns);
+void sched_rebase(void);
+u64 sched_window_milli(void);
+s64 sched_runnable(void);
+u64 sched_integral(u64 now_ns, s64 *nr);
+void sched_cpu_time(u64 *busy_ns, u64 *steal_ns);
+void sched_correct(s64 by);
+
+/* pressure.c */
+
+/**
+ * struct pressure_sample - of memory
+ * @total: memory that the kernel manages, in bytes
+ * @available: what it could hand out without swapping, in bytes
+ * @rate: bytes a second by which that falls
+ */
+struct pressure_sample {
+	u64 total;
+	u64 available;
+	u64 rate;
+};
+
+int pressure_start(void);
+void pressure_stop(void);
+void pressure_sense(u64 now_ns);
+void pressure_read(struct pressure_sample *sample);
+
+/* sysfs.c */
+int sysfs_start(void);
+void sysfs_stop(void);
+
+#endif /* _ELASTIC_GUEST_H */

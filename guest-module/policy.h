@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the guest should have: numbers and tunables in, targets out.
+ *
+ * No locks, no clock, no allocation and no kernel header but linux/types.h, so
+ * that selftests/policy_guest.c compiles the same file in user space.
+ */
+#ifndef _ELASTIC_GUEST_POLICY_H
+#define _ELASTIC_GUEST_POLICY_H
+
+#include <linux/types.h>
+#ifndef __KERNEL__
+#include <stdbool.h>
+#endif
+
+/**
+ * enum policy_zone - where new memory goes
+ * @POLICY_ZONE_MOVABLE: for what can be moved away again (the default)
+ * @POLICY_ZONE_KERNEL: for everything; hard to give back
+ */
+enum policy_zone {
+	POLICY_ZONE_MOVABLE,
+	POLICY_ZONE_KERNEL,
+};
+
+/**
+ * struct policy_tunables - every constant of the policy; docs/abi/sysfs-guest
+ * @report_period_ms: between two REPORTs
+ * @cpu_window_ms: over which runnable tasks are averaged on the way up, and
+ *	between two looks at available memory
+ * @cpu_up_slack_milli: runnable tasks (in thousandths) that may wait before a
+ *	CPU is added for them
+ * @cpu_down_slack_milli: the same before a CPU is kept for them
+ * @cpu_down_delay_ms: for so long CPUs must not be needed before they go
+ * @cpu_steal_max_permille: above this share of stolen time no CPU is added
+ * @floor_cpus: never fewer CPUs by own decision; 0: as many as were booted
+ * @floor_mib: never less memory by own decision; 0: what was booted with
+ * @mem_reserve_mib: memory that should be available at least
+ * @mem_reserve_permille: the same as a share of all memory
+ * @mem_lookahead_ms: and what falls away in this time at the present rate
+ * @mem_up_step_mib: most memory that one decision adds
+ * @mem_down_margin_mib: beyond the reserve, stays available after a shrink
+ * @mem_down_delay_ms: for so long memory must be in surplus before it goes
+ * @mem_down_step_mib: most memory that goes in one REPORT period
+ * @mem_regret_ms: a growth within this time after a shrink was unwanted
+ * @mem_keep_max_mib: bound of the extra margin that unwanted shrinks leave
+ * @mem_keep_decay_ms: that margin halves in this time
+ * @mem_offline_timeout_ms: bound for taking one block out of use
+ * @mem_retry_ms: delay after a block could not be taken out; doubles each time
+ * @mem_retry_max_ms: bound of that delay
+ * @movable_max_percent: most movable memory, in percent of kernel memory; what
+ *	comes beyond it comes as kernel memory. 0: no bound
+ * @refused_retry_ms: pause after the host refused something
+ * @oom_wait_ms: bound for the wait of an allocation that is out of memory
+ */
+struct policy_tunables {
+	__u32 report_period_ms;
+	__u32 cpu_window_ms;
+	__u32 cpu_up_slack_milli;
+	__u32 cpu_down_slack_milli;
+	__u32 cpu_down_delay_ms;
+	__u32 cpu_steal_max_permille;
+	__u32 floor_cpus;
+	__u32 floor_mib;
+	__u32 mem_reserve_mib;
+	__u32 mem_reserve_permille;
+	__u32 mem_lookahead_ms;
+	__u32 mem_up_step_mib;
+	__u32 mem_down_margin_mib;
+	__u32 mem_down_delay_ms;
+	__u32 mem_down_step_mib;
+	__u32 mem_regret_ms;
+	__u32 mem_keep_max_mib;
+	__u32 mem_keep_decay_ms;
+	__u32 mem_offline_timeout_ms;
+	__u32 mem_retry_ms;
+	__u32 mem_retry_max_ms;
+	__u32 movable_max_percent;
+	__u32 refused_retry_ms;
+	__u32 oom_wait_ms;
+};
+
+/**
+ * struct policy_cpu_sample - what the policy knows about CPUs
+ * @now_ms: a clock that never goes back
+ * @window_milli: runnable tasks, average over the window, times 1000
+ * @runnable_milli: the same over the REPORT period
+ * @busy_milli: CPUs that ran something, average over the period, times 1000
+ * @steal_permille: stolen share of the time that CPUs wanted to run
+ * @online: CPUs online
+ * @floor: fewest CPUs by own decision
+ * @limit: most CPUs that can be had: the host's target, what is there
+ * @period: a REPORT period has ended; only then CPUs are given up
+ */
+struct policy_cpu_sample {
+	__u64 now_ms;
+	__u64 window_milli;
+	__u64 runnable_milli;
+	__u64 busy_milli;
+	__u32 steal_permille;
+	__u32 online;
+	__u32 floor;
+	__u32 limit;
+	bool period;
+};
+
+/**
+ * struct policy_cpu_state - what the policy remembers about CPUs
+ * @low: fewer CPUs than online would do
+ * @low_since_ms: since when
+ * @low_need: the most that were needed since then
+ */
+struct policy_cpu_state {
+	bool low;
+	__u64 low_since_ms;
+	__u32 low_need;
+};
+
+/**
+ * struct policy_mem_sample - what the policy knows about memory
+ * @now_ms: a clock that never goes back
+ * @total: memory that the kernel manages, in bytes
+ * @available: what it could hand out without swapping, in bytes
+ * @rate: bytes a second by which that falls
+ * @block: bytes of a memory block
+ * @blocks: blocks of the window in use
+ * @floor: fewest of them by own decision
+ * @limit: most of them that can be had
+ * @reclaims: direct reclaims begun since the last sample
+ * @urgent: memory has run out
+ * @period: a REPORT period has ended; only then memory is given up
+ */
+struct policy_mem_sample {
+	__u64 now_ms;
+	__u64 total;
+	__u64 available;
+	__u64 rate;
+	__u64 block;
+	__u32 blocks;
+	__u32 floor;
+	__u32 limit;
+	__u32 reclaims;
+	bool urgent;
+	bool period;
+};
+
+/**
+ * struct policy_mem_state - what the policy remembers about memory
+ * @surplus: blocks could go
+ * @surplus_since_ms: since when
+ * @shrunk: memory was given up by own decision
+ * @shrunk_at_ms: when last
+ * @keep: extra margin after unwanted shrinks, in bytes
+ * @keep_at_ms: when it last changed
+ */
+struct policy_mem_state {
+	bool surplus;
+	__u64 surplus_since_ms;
+	bool shrunk;
+	__u64 shrunk_at_ms;
+	__u64 keep;
+	__u64 keep_at_ms;
+};
+
+extern const struct policy_tunables policy_defaults;
+
+__u32 policy_cpus_up(const struct policy_tunables *tun, __u64 window_milli,
+		     __u32 steal_permille, __u32 online, __u32 limit);
+__u32 policy_cpus(const struct policy_tunables *tun, struct policy_cpu_state *state,
+		  const struct policy_cpu_sample *sample);
+__u64 policy_mem_need(const struct policy_tunables *tun, __u64 total, __u64 rate);
+__u32 policy_mem_up(const struct policy_tunables *tun, const struct policy_mem_sample *sample);
+__u32 policy_mem(const struct policy_tunables *tun, struct policy_mem_state *state,
+		 const struct policy_mem_sample *sample);
+enum policy_zone policy_zone(const struct policy_tunables *tun, enum policy_zone wanted,
+			     __u64 kernel, __u64 movable, __u64 block, bool urgent);
+__u32 policy_retry_ms(const struct policy_tunables *tun, __u32 last_ms);
+
+#endif /* _ELASTIC_GUEST_POLICY_H */

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Available memory, the rate at which it falls, reclaim, and running out.
+ *
+ * The rate is that of the memory in use (total less available), which does not
+ * jump when a block comes or goes.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/mm.h>
+#include <linux/notifier.h>
+#include <linux/oom.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/tracepoint.h>
+
+#include "compat/vmscan.h"
+#include "elastic_guest.h"
+
+/**
+ * struct pressure - the sensor
+ * @lock: protects what follows; taken in softirq and by the worker
+ * @at_ns: time of the last look
+ * @used: memory in use then, in bytes
+ * @rate: bytes a second by which it rises, smoothed
+ */
+struct pressure {
+	spinlock_t lock;
+	u64 at_ns;
+	u64 used;
+	u64 rate;
+};
+
+static struct pressure pressure = {
+	.lock = __SPIN_LOCK_UNLOCKED(pressure.lock),
+};
+
+static struct tracepoint *tp_reclaim;
+static struct tracepoint *tp_kswapd;
+
+static void look(struct pressure_sample *sample)
+{
+	long available = si_mem_available();
+
+	sample->total = (u64)totalram_pages() << PAGE_SHIFT;
+	sample->available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
+	sample->available += mem_isolated_bytes();
+}
+
+/* Follow a rise at once by half, a fall by half of the rest. */
+static void update_rate(u64 now_ns, const struct pressure_sample *sample)
+{
+	u64 used = sample->total - min(sample->total, sample->available);
+	u64 us = (now_ns - pressure.at_ns) / NSEC_PER_USEC;
+	u64 now = 0;
+
+	if (!us)
+		return;
+	if (used > pressure.used)
+		now = (used - pressure.used) * USEC_PER_SEC / us;
+	pressure.rate = (pressure.rate + now) / 2;
+	/* A long pause says nothing about the time before it. */
+	if (us > USEC_PER_SEC / 2)
+		pressure.rate = now;
+	pressure.used = used;
+	pressure.at_ns = now_ns;
+}
+
+/**
+ * pressure_read() - what is known about memory now
+ * @sample: is filled
+ */
+void pressure_read(struct pressure_sample *sample)
+{
+	look(sample);
+	spin_lock_bh(&pressure.lock);
+	sample->rate = pressure.rate;
+	spin_unlock_bh(&pressure.lock);
+}
+
+/**
+ * pressure_sense() - look at memory; wake the worker if it falls short soon
+ * @now_ns: ktime_get_mono_fast_ns()
+ *
+ * Context: softirq, on a CPU that is not idle.
+ */
+void pressure_sense(u64 now_ns)
+{
+	struct pressure_sample sample;
+
+	look(&sample);
+	if (!spin_trylock(&pressure.lock))
+		return;
+	update_rate(now_ns, &sample);
+	sample.rate = pressure.rate;
+	spin_unlock(&pressure.lock);
+	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
+		return;
+	if (sample.available < policy_mem_need(&elastic_config.tun, sample.total, sample.rate) &&
+	    elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms))
+		worker_kick(KICK_MEM);
+}
+
+/*
+ * The kernel wakes kswapd where these two events are, so waking the worker there
+ * is as safe.
+ */
+static void reclaim_seen(enum elastic_stat stat)
+{
+	stat_inc(stat);
+	if (READ_ONCE(sense_gate.mem_can_grow) && !READ_ONCE(elastic_config.manual) &&
+	    elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms))
+		worker_kick(KICK_MEM);
+}
+
+static void probe_reclaim(COMPAT_DIRECT_RECLAIM_BEGIN_ARGS)
+{
+	reclaim_seen(STAT_DIRECT_RECLAIMS);
+}
+
+static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
+{
+	reclaim_seen(STAT_KSWAPD_WAKES);
+}
+
+/*
+ * The last line: before something is killed, have the worker fetch memory, and
+ * wait for it for a bounded time. The task that ran out may hold locks that the
+ * worker needs; then the bound decides.
+ */
+static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
+{
+	unsigned long *freed = data;
+	u64 blocks = 0;
+
+	stat_inc(STAT_OOM_CALLS);
+	if (worker_is_current() || !READ_ONCE(sense_gate.mem_can_grow) ||
+	    READ_ONCE(elastic_config.manual))
+		return NOTIFY_OK;
+	if (worker_rescue(&blocks) || !blocks)
+		return NOTIFY_OK;
+	stat_inc(STAT_OOM_RESCUES);
+	*freed += blocks * (mem_view.block_bytes >> PAGE_SHIFT);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block oom_notifier = {
+	.notifier_call = out_of_memory_soon,
+};
+
+static void find_tracepoint(struct tracepoint *tp, void *unused)
+{
+	if (!strcmp(tp->name, "mm_vmscan_direct_reclaim_begin"))
+		tp_reclaim = tp;
+	else if (!strcmp(tp->name, "mm_vmscan_wakeup_kswapd"))
+		tp_kswapd = tp;
+}
+
+static int probes_start(void)
+{
+	int ret;
+
+	compat_check_vmscan_probes(probe_reclaim, probe_kswapd);
+	for_each_kernel_tracepoint(find_tracepoint, NULL);
+	if (!tp_reclaim || !tp_kswapd)
+		return -ENOENT;
+	ret = tracepoint_probe_register(tp_reclaim, probe_reclaim, NULL);
+	if (ret)
+		return ret;
+	ret = tracepoint_probe_register(tp_kswapd, probe_kswapd, NULL);
+	if (ret)
+		tracepoint_probe_unregister(tp_reclaim, probe_reclaim, NULL);
+	return ret;
+}
+
+static void probes_stop(void)
+{
+	tracepoint_probe_unregister(tp_kswapd, probe_kswapd, NULL);
+	tracepoint_probe_unregister(tp_reclaim, probe_reclaim, NULL);
+}
+
+/**
+ * pressure_start() - begin to look
+ *
+ * Return: 0 or an error.
+ */
+int pressure_start(void)
+{
+	int ret = probes_start();
+
+	if (ret)
+		return ret;
+	ret = register_oom_notifier(&oom_notifier);
+	if (ret)
+		probes_stop();
+	return ret;
+}
+
+/**
+ * pressure_stop() - stop looking; sense_stop() waits for running probes
+ */
+void pressure_stop(void)
+{
+	unregister_oom_notifier(&oom_notifier);
+	probes_stop();
+}
