@@ -11,16 +11,30 @@
 #include <linux/kvm_para.h>
 #include <linux/version.h>
 
+/**
+ * struct elastic_fn - a function of KVM's that is hooked
+ * @name: for ftrace's filter, and for messages
+ * @fn: where it is exported, its address: ftrace looks at every function of the
+ *	kernel for a name, which takes its time; NULL elsewhere
+ */
+struct elastic_fn {
+	const char *name;
+	void *fn;
+};
+
+#define ELASTIC_EXPORTED(f)	{ .name = #f, .fn = f }
+#define ELASTIC_NAMED(f)	{ .name = #f }
+
 /*
  * The hypercall. Up to 6.10 one function fetches the registers, checks the
  * privilege level, acts, and steps over the instruction. From 6.11 an inner
  * function has all of it in its arguments and the caller does the rest.
  */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
-#define ELASTIC_FN_HYPERCALL	"__kvm_emulate_hypercall"
+#define ELASTIC_FNS_HYPERCALL { ELASTIC_EXPORTED(__kvm_emulate_hypercall) }
 #define ELASTIC_HYPERCALL_ARGS
 #else
-#define ELASTIC_FN_HYPERCALL	"kvm_emulate_hypercall"
+#define ELASTIC_FNS_HYPERCALL { ELASTIC_EXPORTED(kvm_emulate_hypercall) }
 
 /**
  * elastic_vcpu_is_kernel() - does the vCPU run at CPL 0?
@@ -56,29 +70,36 @@ static inline bool elastic_vcpu_is_64bit(struct kvm_vcpu *vcpu)
  * the second argument is the frame number.
  */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
-#define ELASTIC_FNS_GATE { \
-	"__gfn_to_pfn_memslot", "gfn_to_pfn_memslot", \
-	"gfn_to_pfn_memslot_atomic", "gfn_to_pfn_prot", "gfn_to_pfn", \
-}
+#define ELASTIC_FNS_GATE_VCPU
 #else
-#define ELASTIC_FNS_GATE { \
-	"__gfn_to_pfn_memslot", "gfn_to_pfn_memslot", \
-	"gfn_to_pfn_memslot_atomic", "gfn_to_pfn_prot", "gfn_to_pfn", \
-	"kvm_vcpu_gfn_to_pfn", "kvm_vcpu_gfn_to_pfn_atomic", \
-}
+#define ELASTIC_FNS_GATE_VCPU \
+	ELASTIC_EXPORTED(kvm_vcpu_gfn_to_pfn), \
+	ELASTIC_EXPORTED(kvm_vcpu_gfn_to_pfn_atomic),
 #endif
+#define ELASTIC_FNS_GATE { \
+	ELASTIC_FNS_GATE_VCPU \
+	ELASTIC_EXPORTED(__gfn_to_pfn_memslot), \
+	ELASTIC_EXPORTED(gfn_to_pfn_memslot), \
+	ELASTIC_EXPORTED(gfn_to_pfn_memslot_atomic), \
+	ELASTIC_EXPORTED(gfn_to_pfn_prot), \
+	ELASTIC_EXPORTED(gfn_to_pfn), \
+}
 /* The same for KVM's own use of a page (VMSAVE, VMCS fields); returns an int. */
-#define ELASTIC_FN_MAP		"kvm_vcpu_map"
+#define ELASTIC_FNS_MAP { ELASTIC_EXPORTED(kvm_vcpu_map) }
 /* Where KVM reads and writes guest memory for an instruction that it emulates. */
-#define ELASTIC_FNS_ACCESS { "kvm_vcpu_read_guest", "kvm_vcpu_write_guest" }
+#define ELASTIC_FNS_ACCESS { \
+	ELASTIC_EXPORTED(kvm_vcpu_read_guest), \
+	ELASTIC_EXPORTED(kvm_vcpu_write_guest), \
+}
 #define ELASTIC_FNS_ACCESS_PAGE { \
-	"kvm_vcpu_read_guest_page", "kvm_vcpu_write_guest_page", \
+	ELASTIC_EXPORTED(kvm_vcpu_read_guest_page), \
+	ELASTIC_EXPORTED(kvm_vcpu_write_guest_page), \
 }
 /* Where a vCPU takes INIT and SIPI, and passes before it enters the guest. */
-#define ELASTIC_FN_HOLD		"kvm_apic_accept_events"
+#define ELASTIC_FNS_HOLD { ELASTIC_NAMED(kvm_apic_accept_events) }
 /* Observed only: reset, and the end of a VM. */
-#define ELASTIC_FN_SET_MPSTATE	"kvm_arch_vcpu_ioctl_set_mpstate"
-#define ELASTIC_FN_DESTROY_VM	"kvm_arch_destroy_vm"
+#define ELASTIC_FNS_SET_MPSTATE { ELASTIC_NAMED(kvm_arch_vcpu_ioctl_set_mpstate) }
+#define ELASTIC_FNS_DESTROY_VM { ELASTIC_NAMED(kvm_arch_destroy_vm) }
 
 /**
  * elastic_vcpu_in_run() - is @vcpu inside KVM_RUN, on its way into the guest?

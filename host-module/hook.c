@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Copyright (C) the kvm-elastic authors
 /*
- * The way into KVM: ftrace, by name.
+ * The way into KVM: ftrace.
  *
  * The callback decides; a diverted function never calls the original. It looks
  * at the arguments in the registers, nearly always does nothing, and KVM's own
@@ -205,7 +205,7 @@ static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
  * come apart.
  */
 #define HOOK(cb, modify, ...) { \
-	.names = __VA_ARGS__, \
+	.fns = __VA_ARGS__, \
 	.ops = { \
 		.func = cb, \
 		.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_PERMANENT | \
@@ -219,29 +219,31 @@ static void destroy_vm_cb(unsigned long ip, unsigned long parent_ip,
 /* In the order of registration: who ends a VM is there before who begins it. */
 #define NR_OBSERVERS	2
 static struct {
-	const char *names[8];
+	struct elastic_fn fns[8];
 	struct ftrace_ops ops;
 } hooks[] = {
-	HOOK(destroy_vm_cb, OBSERVE, { ELASTIC_FN_DESTROY_VM }),
-	HOOK(set_mpstate_cb, OBSERVE, { ELASTIC_FN_SET_MPSTATE }),
+	HOOK(destroy_vm_cb, OBSERVE, ELASTIC_FNS_DESTROY_VM),
+	HOOK(set_mpstate_cb, OBSERVE, ELASTIC_FNS_SET_MPSTATE),
 	HOOK(gate_cb, DIVERT, ELASTIC_FNS_GATE),
-	HOOK(map_cb, DIVERT, { ELASTIC_FN_MAP }),
+	HOOK(map_cb, DIVERT, ELASTIC_FNS_MAP),
 	HOOK(access_cb, DIVERT, ELASTIC_FNS_ACCESS),
 	HOOK(access_page_cb, DIVERT, ELASTIC_FNS_ACCESS_PAGE),
-	HOOK(hold_cb, DIVERT, { ELASTIC_FN_HOLD }),
-	HOOK(hypercall_cb, DIVERT, { ELASTIC_FN_HYPERCALL }),
+	HOOK(hold_cb, DIVERT, ELASTIC_FNS_HOLD),
+	HOOK(hypercall_cb, DIVERT, ELASTIC_FNS_HYPERCALL),
 };
 
-static int add_filter(struct ftrace_ops *ops, const char *fn)
+static int add_filter(struct ftrace_ops *ops, const struct elastic_fn *fn)
 {
 	char name[48];
 	int ret;
 
 	/* ftrace cuts the pattern up. */
-	strscpy(name, fn, sizeof(name));
-	ret = ftrace_set_filter(ops, name, strlen(name), 0);
+	strscpy(name, fn->name, sizeof(name));
+	ret = fn->fn ? ftrace_set_filter_ip(ops, (unsigned long)fn->fn, 0, 0) :
+		       ftrace_set_filter(ops, name, strlen(name), 0);
 	if (ret)
-		pr_err("%s() cannot be traced in this kernel (%d)\n", fn, ret);
+		pr_err("%s() cannot be traced in this kernel (%d)\n", fn->name,
+		       ret);
 	return ret;
 }
 
@@ -251,16 +253,16 @@ static int hook(unsigned int i)
 	unsigned int j;
 	int ret = 0;
 
-	for (j = 0; !ret && hooks[i].names[j]; j++)
-		ret = add_filter(ops, hooks[i].names[j]);
+	for (j = 0; !ret && hooks[i].fns[j].name; j++)
+		ret = add_filter(ops, &hooks[i].fns[j]);
 	if (ret)
 		goto err_filter;
 	ret = register_ftrace_function(ops);
 	if (ret == -EBUSY)
 		pr_err("%s() is modified by someone else, a live patch perhaps (or kernel.ftrace_enabled is 0)\n",
-		       hooks[i].names[0]);
+		       hooks[i].fns[0].name);
 	else if (ret)
-		pr_err("cannot hook %s() (%d)\n", hooks[i].names[0], ret);
+		pr_err("cannot hook %s() (%d)\n", hooks[i].fns[0].name, ret);
 	if (ret)
 		goto err_filter;
 	return 0;
