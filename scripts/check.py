@@ -1,0 +1,286 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+"""The part of scripts/check that runs tests and counts; see there."""
+
+import argparse
+import glob
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+SCRIPTS = os.path.dirname(os.path.realpath(__file__))
+ROOT = os.path.dirname(SCRIPTS)
+SELFTESTS = ROOT + '/selftests'
+LOGS = ROOT + '/build/check'
+
+HOSTS = ('6.12', '6.1')
+GUESTS = ('6.12', '6.1')
+TEST_SECONDS = 300
+SESSION_SECONDS = 1500
+SESSIONS = 3            # fresh hosts for what a dead one left undone
+
+# These run with each guest kernel on each host, all others with one of them.
+EVERY_PAIR = ('loop_microvm.sh', 'loop_q35.sh')
+USER_SPACE = ('abi', 'policy_')
+NO_TESTS = ('lib.sh', 'loop.sh')
+
+# Runs on the host: the tests, each with a beginning and an end that can be found.
+RUNNER = r'''
+for item; do
+	test=${item%%@*} guest=${item#*@}
+	echo "=== begin $item"
+	begin=$(date +%s)
+	ELASTIC_GUEST_KERNEL=$guest selftests/run -t TEST_SECONDS "$test" </dev/null 2>&1
+	echo "=== end $item $? $(($(date +%s) - begin))"
+done
+'''.replace('TEST_SECONDS', str(TEST_SECONDS))
+
+
+class Results:
+    """Counts, and prints one line per result."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+        self.lock = threading.Lock()
+        self.started = time.monotonic()
+
+    def add(self, kind, name):
+        with self.lock:
+            if kind == 'ok':
+                self.passed += 1
+            elif kind == 'skip':
+                self.skipped += 1
+            else:
+                self.failed += 1
+                self.failures.append(name)
+            print('%4d s %-6s %s' % (time.monotonic() - self.started, kind, name), flush=True)
+
+    def note(self, text):
+        with self.lock:
+            print('%4d s        %s' % (time.monotonic() - self.started, text), flush=True)
+
+    def finish(self):
+        if self.failures:
+            print('failed:')
+            for name in self.failures:
+                print('  ' + name)
+        print('%d passed, %d failed, %d skipped' % (self.passed, self.failed, self.skipped),
+              flush=True)
+        return 1 if self.failed or not self.passed else 0
+
+
+class Test:
+    """One test program's KTAP as it comes, indented, and what selftests/run says of it."""
+
+    RESULT = re.compile(r'^    (ok|not ok) \d+\s*-?\s*(.*?)(\s+# SKIP\b.*)?$')
+    VERDICT = re.compile(r'^not ok \d+ \S+ # (.*)$')
+
+    def __init__(self, results, name):
+        self.results = results
+        self.name = name
+        self.seen = 0
+        self.bad = False
+        self.skipped_all = None
+        self.bed = None
+        self.why = None
+
+    def line(self, line):
+        match = self.RESULT.match(line)
+        if match:
+            self.seen += 1
+            kind = 'skip' if match[3] else 'ok' if match[1] == 'ok' else 'FAILED'
+            self.bad |= kind == 'FAILED'
+            self.results.add(kind, '%s: %s%s' % (self.name, match[2], match[3] or ''))
+            return
+        verdict = self.VERDICT.match(line)
+        text = line.strip()
+        if verdict:
+            self.why = verdict[1]
+        elif 'testbed-failure:' in text:
+            self.bed = text.partition('testbed-failure:')[2].strip()
+            self.results.note('%s: %s' % (self.name, text))
+        elif text.startswith('1..0'):
+            self.skipped_all = text.partition('#')[2].strip()
+        elif text.startswith('Bail out!') or line.startswith('    #'):
+            self.results.note('%s: %s' % (self.name, text.lstrip('# ')))
+
+    def end(self, status):
+        if self.bed:
+            self.results.add('FAILED', '%s: testbed-failure: %s' % (self.name, self.bed))
+        elif status == 4 and not self.seen:
+            self.results.add('skip', '%s: %s' % (self.name, self.skipped_all or 'all'))
+        elif status and not self.bad:
+            self.results.add('FAILED', '%s: %s' % (self.name, self.why or
+                                                   'ended with status %s' % status))
+        elif not self.seen:
+            self.results.add('FAILED', '%s: no result' % self.name)
+
+
+def user_space(results, names):
+    for name in names:
+        test = Test(results, name)
+        with open('%s/%s.log' % (LOGS, name), 'wb') as log:
+            run = subprocess.run([SELFTESTS + '/run', name], stdin=subprocess.DEVNULL, cwd=SELFTESTS,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            log.write(run.stdout)
+        for line in run.stdout.decode(errors='replace').split('\n'):
+            test.line(line)
+        test.end(run.returncode)
+
+
+class Host:
+    """The tests of one host kernel."""
+
+    def __init__(self, results, version, items):
+        self.results = results
+        self.version = version
+        self.items = list(items)
+
+    def name(self, item):
+        test, _, guest = item.partition('@')
+        return 'host %s%s %s' % (self.version, ', guest ' + guest if guest != '-' else '', test)
+
+    def session(self, number):
+        """Run what is left; return the test-bed's status."""
+        env = dict(os.environ, ELASTIC_HOST_KO='%s/build/%s/elastic_host.ko' % (ROOT, self.version))
+        argv = [SCRIPTS + '/testbed', '--kernel', self.version, '--timeout', str(SESSION_SECONDS),
+                '--artifacts', '%s/host-%s-%d' % (LOGS, self.version, number), '--',
+                'sh', '-c', RUNNER, 'run', *self.items]
+        test = item = None
+        failure = 'no reason given'
+        with open('%s/host-%s-%d.log' % (LOGS, self.version, number), 'wb') as log, \
+                subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            for raw in process.stdout:
+                log.write(raw)
+                log.flush()
+                line = raw.decode(errors='replace').rstrip('\n')
+                words = line.split()
+                if words[:2] == ['===', 'begin']:
+                    item = words[2]
+                    test = Test(self.results, self.name(item))
+                    self.results.note('%s begins' % test.name)
+                elif words[:2] == ['===', 'end'] and test:
+                    test.end(int(words[3]))
+                    self.results.note('%s took %s s' % (test.name, words[4]))
+                    self.items.remove(item)
+                    test = None
+                elif test:
+                    test.line(line)
+                elif line.startswith('testbed'):
+                    self.results.note('host %s: %s' % (self.version, line))
+                    failure = line
+            status = process.wait()
+        if test:
+            # It, or the host under it, did not come to an end.
+            self.items.remove(item)
+            if test.bed is None:
+                self.results.add('FAILED', '%s: did not end' % test.name)
+        return status, failure
+
+    def run(self):
+        for number in range(1, SESSIONS + 1):
+            status, failure = self.session(number)
+            if status == 98:
+                self.results.add('FAILED', "host %s: the kernel's log has a BUG or WARNING" %
+                                 self.version)
+            elif status:
+                self.results.add('FAILED', 'host %s: testbed-failure: %s' % (
+                    self.version, failure))
+            if not self.items:
+                return
+            self.results.note('host %s: %d tests are left for a fresh host' % (
+                self.version, len(self.items)))
+        for item in self.items:
+            self.results.add('FAILED', '%s: testbed-failure: not run' % self.name(item))
+
+
+def figures(results):
+    """Measured alone, when nothing else runs."""
+    results.note('figures: host 6.12, guest 6.12')
+    found = 0
+    with open(LOGS + '/figures.log', 'wb') as log, subprocess.Popen(
+            [SCRIPTS + '/testbed', '--kernel', '6.12', '--timeout', '400', '--artifacts',
+             LOGS + '/figures', '--', 'python3', '-B', SCRIPTS + '/figures.py'], cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        lines = []
+        for raw in process.stdout:
+            log.write(raw)
+            line = raw.decode(errors='replace').rstrip('\n')
+            if line.startswith('figure: '):
+                found += 1
+                lines.append(line)
+                results.add('FAILED' if line.endswith(' MISSED') else 'ok', line)
+            else:
+                results.note('figures: ' + line.lstrip('# '))
+        status = process.wait()
+    if status == 99:
+        results.add('FAILED', 'figures: testbed-failure')
+    elif not found:
+        results.add('FAILED', 'figures: none (status %d)' % status)
+    return lines
+
+
+def tests(wanted):
+    """(names for user space, names for hosts)"""
+    names = []
+    for path in sorted(glob.glob(SELFTESTS + '/*')):
+        name = os.path.basename(path)
+        if name in NO_TESTS or not os.path.isfile(path) or not os.access(path, os.X_OK):
+            continue
+        with open(path, 'rb') as file:
+            head = file.read(4)
+        if name.endswith('.sh') or (head == b'\x7fELF' and name != 'vmctl'):
+            names.append(name)
+    if wanted:
+        names = [name for name in names if name in wanted or name.split('.')[0] in wanted]
+    user = [name for name in names if name.startswith(USER_SPACE)]
+    return user, [name for name in names if name not in user]
+
+
+def plan(names, version, hosts, guest):
+    """The tests of one host; TEST@GUEST, so that the pairs differ from host to host."""
+    items = []
+    for number, name in enumerate(names):
+        if not name.startswith('loop_'):
+            items.append(name + '@-')
+        elif guest:
+            items.append('%s@%s' % (name, guest))
+        elif name in EVERY_PAIR:
+            items += ['%s@%s' % (name, kernel) for kernel in GUESTS]
+        else:
+            items.append('%s@%s' % (name, GUESTS[(number + hosts.index(version)) % len(GUESTS)]))
+    return items
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='scripts/check')
+    parser.add_argument('--host', action='append', choices=HOSTS)
+    parser.add_argument('--guest', choices=GUESTS)
+    parser.add_argument('--no-figures', action='store_true')
+    parser.add_argument('tests', nargs='*', metavar='TEST')
+    args = parser.parse_args()
+    hosts = args.host or list(HOSTS)
+    results = Results()
+    user, others = tests(args.tests)
+    user_space(results, user)
+    threads = []
+    for version in hosts:
+        items = plan(others, version, list(HOSTS), args.guest)
+        if items:
+            threads.append(threading.Thread(target=Host(results, version, items).run))
+            threads[-1].start()
+    for thread in threads:
+        thread.join()
+    lines = [] if args.no_figures or args.tests else figures(results)
+    print()
+    for line in lines:
+        print(line)
+    return results.finish()
+
+
+sys.exit(main())

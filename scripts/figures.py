@@ -1,0 +1,233 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0
+"""Measure what the project promises, each figure beside its peer from the same run.
+
+Runs on the virtualisation host (scripts/testbed, or a real one), after
+scripts/build-modules; prints one line per figure and exits 1 if one is missed:
+
+    figure: NAME VALUE UNIT (limit LIMIT[, peer VALUE UNIT])
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import lab  # noqa: E402 pylint: disable=wrong-import-position
+
+RUNS = 3
+CPU_FACTOR = 3              # of three `echo 1 > online`
+BLOCK_FACTOR = 1 / 3        # of an ACPI DIMM
+IDLE_CALLS = 2              # hypercalls per REPORT period
+IDLE_SECONDS = 10
+
+# The guest acts at these seconds after a quiet start, and says nothing meanwhile.
+QUIET_START = 2
+QUIET_STEPS = (('cpus', 4), ('memory_mib', '$((boot + 512))'), ('cpus', 1),
+               ('memory_mib', '$boot'))
+QUIET_SECONDS = 8
+
+
+class Figure:
+    def __init__(self, name, value, unit, limit, peer=None, note=''):
+        self.name, self.value, self.unit = name, value, unit
+        self.limit, self.peer, self.note = limit, peer, note
+        self.good = value <= limit
+
+    def line(self):
+        peer = '' if self.peer is None else ', peer %.3g %s' % (self.peer, self.unit)
+        return 'figure: %s %.3g %s (limit %.3g%s)%s%s' % (
+            self.name, self.value, self.unit, self.limit, peer,
+            ' ' + self.note if self.note else '', '' if self.good else ' MISSED')
+
+
+def peer_cpus(kernel, machine, progress):
+    """The same kernel without the module: three `echo 1 > online`, in ms."""
+    progress('peer: a guest without the module brings 3 CPUs online by hand')
+    guest = lab.Guest('peer for CPUs', '--kernel', kernel, '--machine', machine, '--vcpus', '4',
+                      '--floor-cpus', '1', '--mem', '512M')
+    times = []
+    for _ in range(RUNS):
+        out = guest.run('/load online 1 2 3')
+        times.append(lab.events(out)['online'][1] / 1e6)
+        guest.run('for n in 1 2 3; do echo 0 >/sys/devices/system/cpu/cpu$n/online; done')
+    guest.end()
+    return statistics.median(times)
+
+
+def cpus_ms(guest, progress):
+    """From four runnable tasks to four CPUs online, in ms."""
+    progress('CPUs: from four runnable tasks to four CPUs online, %d times' % RUNS)
+    guest.put('tunables/cpu_down_delay_ms', 500)
+    times = []
+    for _ in range(RUNS):
+        lab.until('one CPU', lambda: guest.vm('cpu/grant') == '1', 60)
+        out = guest.run('/load spin 4 1 4')
+        if 'online' not in lab.events(out):
+            raise lab.Problem('four busy processes got no four CPUs: ' + out)
+        times.append(lab.events(out)['online'][1] / 1e6)
+    lab.until('one CPU', lambda: guest.vm('cpu/grant') == '1', 60)
+    return statistics.median(times)
+
+
+def peer_dimm(kernel, clock, progress):
+    """A DIMM of 128 MiB by ACPI, from device_add to usable, in ms."""
+    progress('peer: a guest without the module gets DIMMs of 128 MiB by ACPI')
+    guest = lab.Guest('peer for memory', '--kernel', kernel, '--machine', 'q35', '--vcpus', '1',
+                      '--mem', '512M', '--append', 'memhp_default_state=online',
+                      '--qemu-arg=-m 512M,slots=8,maxmem=4G')
+    guest.clock = clock
+    times = []
+    for number in range(RUNS):
+        watch = guest.start('/load grown 120')
+        watch.stdout.readline()
+        guest.monitor.command('object-add', **{'qom-type': 'memory-backend-ram', 'share': True,
+                                               'id': 'ram%d' % number, 'size': 128 * lab.MIB})
+        time.sleep(0.5)
+        start = time.monotonic()
+        guest.monitor.command('device_add', driver='pc-dimm', id='dimm%d' % number,
+                              memdev='ram%d' % number)
+        out = watch.communicate()[0].decode()
+        if 'grown' not in lab.events(out):
+            raise lab.Problem('the DIMM did not come: %s %s' % (out, guest.words()))
+        clock.refine()
+        times.append((guest.guest_time(lab.events(out)['grown'][0]) - start) * 1e3)
+    guest.end()
+    return statistics.median(times)
+
+
+def block_ms(guest, progress):
+    """A block of 128 MiB from request to usable, in ms."""
+    progress('memory: a block of 128 MiB from request to usable, %d times' % RUNS)
+    times = []
+    guest.put('mode', 'manual')
+    boot = int(guest.get('memory_mib'))
+    for number in range(1, RUNS + 1):
+        out = guest.run('/load write %s/memory_mib %d' % (lab.GUEST_SYSFS, boot + 128 * number))
+        if 'OK' not in lab.events(out):
+            raise lab.Problem('128 MiB more: ' + out)
+        times.append(lab.events(out)['OK'][1] / 1e6)
+    guest.put('memory_mib', boot)
+    guest.put('mode', 'auto')
+    return statistics.median(times)
+
+
+def user_exits(guest, progress):
+    """Returns to QEMU with an exit reason while the guest grows and shrinks.
+
+    Not counted, but told: returns by a signal (QEMU's own timers interrupt its vCPUs a few
+    times a second, idle or not), and the -EAGAIN by which KVM lets a VMM know that a vCPU
+    which never ran has received its INIT.
+    """
+    progress("exits: growing and shrinking, with KVM's returns to user space counted")
+    threads = guest.threads()
+    tracer = lab.Tracer('figures', ('kvm/kvm_userspace_exit', ''))
+    guest.put('mode', 'manual')
+    try:
+        steps = ''.join('echo %s >%s/%s || echo %s; sleep 1; ' % (value, lab.GUEST_SYSFS, name, name)
+                        for name, value in QUIET_STEPS)
+        guest.run('rm -f /tmp/quiet; boot=$(cat %s/memory_mib); '
+                  '(sleep %d; %s echo done) >/tmp/quiet 2>&1 &' % (
+                      lab.GUEST_SYSFS, QUIET_START, steps))
+        time.sleep(1)
+        tracer.clear()
+        grown = [0, 0]
+        limit = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < limit:
+            grown = [max(grown[0], int(guest.vm('cpu/grant'))),
+                     max(grown[1], int(guest.vm('memory/grant_mib')))]
+            time.sleep(0.2)
+        found = [line for line in tracer.lines() if line[1] in threads]
+        shrunk = [int(guest.vm('cpu/grant')), int(guest.vm('memory/grant_mib'))]
+        said = guest.run('cat /tmp/quiet').strip()
+    finally:
+        tracer.close()
+        guest.put('mode', 'auto')
+    if said != 'done' or grown[0] != 4 or shrunk[0] != 1 or grown[1] < shrunk[1] + 512:
+        raise lab.Problem('growing and shrinking quietly: "%s", up to %s, down to %s' % (
+            said, grown, shrunk))
+    signals = [line for line in found if 'reason restart' in line[3]]
+    starts = [line for line in found if 'reason error (11)' in line[3]]
+    rest = [line for line in found if line not in signals and line not in starts]
+    progress('exits: beside them %d by signals of QEMU itself, %d first starts of a vCPU' % (
+        len(signals), len(starts)))
+    for line in rest[:5]:
+        progress('exit: %s %s' % (line[2], line[3]))
+    return len(rest)
+
+
+def idle_calls(guest, progress):
+    """Hypercalls in a REPORT period of an idle, settled guest, by KVM's own count."""
+    progress('idle: hypercalls for %d s' % IDLE_SECONDS)
+    period = int(guest.get('tunables/report_period_ms')) / 1000
+    before = {name: int(guest.get('stats/' + name)) for name in ('sense_runs', 'wakes')}
+    tracer = lab.Tracer('figures', ('kvm/kvm_exit', 'exit_reason == %s' % (
+        '0x81' if os.path.exists('/sys/module/kvm_amd') else '18')))
+    threads = guest.threads()
+    try:
+        tracer.clear()
+        time.sleep(IDLE_SECONDS)
+        calls = len([line for line in tracer.lines() if line[1] in threads])
+    finally:
+        tracer.close()
+    after = {name: int(guest.get('stats/' + name)) for name in before}
+    progress('idle: %d hypercalls in %g s; the worker woke %d times, its sensors ran %d times' % (
+        calls, IDLE_SECONDS, after['wakes'] - before['wakes'],
+        after['sense_runs'] - before['sense_runs']))
+    if not calls:
+        raise lab.Problem('no hypercall of an idle guest was seen: the count is wrong')
+    return calls / (IDLE_SECONDS / period)
+
+
+def measure(guest, kernel, machine, clock, progress):
+    """All figures; @guest runs with the module and has settled at its floor."""
+    figures = []
+    calls = idle_calls(guest, progress)
+    exits = user_exits(guest, progress)
+    block = block_ms(guest, progress)
+    cpus = cpus_ms(guest, progress)
+    guest.end()
+    echo = peer_cpus(kernel, machine, progress)
+    dimm = peer_dimm(kernel, clock, progress)
+    figures.append(Figure('tasks-to-cpus', cpus, 'ms', CPU_FACTOR * echo, echo,
+                          'from 4 runnable tasks to 4 CPUs online; peer: 3 x echo 1 >online'))
+    figures.append(Figure('block-128MiB', block, 'ms', BLOCK_FACTOR * dimm, dimm,
+                          'from request to usable; peer: ACPI DIMM'))
+    figures.append(Figure('user-space-exits', exits, 'exits', 0, None,
+                          'returns to QEMU while growing and shrinking'))
+    figures.append(Figure('idle-hypercalls', calls, 'per-period', IDLE_CALLS, None,
+                          'of an idle, settled guest'))
+    return figures
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='scripts/figures.py', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kernel', default='6.12', help="the guest's kernel (default 6.12)")
+    parser.add_argument('--machine', default='microvm')
+    args = parser.parse_args()
+
+    def progress(text):
+        print('# ' + text, flush=True)
+
+    lab.load_host_module(os.environ.get('ELASTIC_HOST_KO') or
+                         lab.module('elastic_host', lab.kernel()))
+    try:
+        clock = lab.Clock()
+        progress('booting a guest with the module')
+        guest = lab.Guest('elastic guest', '--kernel', args.kernel, '--machine', args.machine,
+                          '--vcpus', '4', '--floor-cpus', '1', '--mem', '4G', '--floor-mem',
+                          '512M', '--module', lab.module('elastic_guest', args.kernel + '-cloud'))
+        figures = measure(guest, args.kernel, args.machine, clock, progress)
+    except (lab.Problem, OSError) as problem:
+        print('figures: %s' % problem, file=sys.stderr)
+        return 1
+    for figure in figures:
+        print(figure.line(), flush=True)
+    return 0 if all(figure.good for figure in figures) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What scripts/testbed and scripts/guest share: archives, processes, monitors, splats."""
+
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+SCRIPTS = os.path.dirname(os.path.realpath(__file__))
+
+# What a kernel says when something is broken, be it in our code or in its own.
+SPLAT = re.compile(
+    rb'BUG: |kernel BUG at|\bOops\b|general protection fault|Kernel panic|'
+    rb'WARNING: CPU|WARNING: [^ ]+:\d+ at |WARNING: possible|WARNING: suspicious|'
+    rb'possible recursive locking|possible circular locking|inconsistent lock state|'
+    rb'soft lockup|hard LOCKUP|rcu: INFO: |self-detected stall|detected stalls|'
+    rb'blocked for more than|unable to handle|Unable to handle|KASAN: |UBSAN: |KCSAN: |'
+    rb'refcount_t: |list_add corruption|list_del corruption|invalid opcode: |'
+    rb'unchecked MSR access|bad page state|Bad page state|scheduling while atomic|'
+    rb'stack-protector: |Internal error')
+
+STATUS_SPLAT = 98
+STATUS_FAILURE = 99
+
+
+def fetch(*words):
+    """Run scripts/fetch; return the lines that it prints."""
+    run = subprocess.run([SCRIPTS + '/fetch', *words], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, check=False)
+    if run.returncode:
+        raise SystemExit(STATUS_FAILURE)
+    return run.stdout.decode().split('\n')[:-1]
+
+
+def quote_opt(path):
+    """Escape a path for a QEMU option list."""
+    return path.replace(',', ',,')
+
+
+def splats(text, limit=5):
+    """The lines of a kernel log that tell of trouble."""
+    found = [line for line in text.split(b'\n') if SPLAT.search(line)]
+    return [line.decode(errors='replace').strip() for line in found[:limit]]
+
+
+def read_bytes(path):
+    try:
+        with open(path, 'rb') as file:
+            return file.read()
+    except OSError:
+        return b''
+
+
+class Cpio:
+    """Collects a newc archive, the format of an initramfs."""
+
+    def __init__(self):
+        self.parts = []
+        self.names = set()
+        self.inode = 0
+
+    def _entry(self, name, mode, data=b''):
+        self.inode += 1
+        raw = name.encode() + b'\0'
+        fields = (self.inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
+        head = b'070701' + b''.join(b'%08X' % f for f in fields) + raw
+        self.parts += [head, b'\0' * (-len(head) % 4), data, b'\0' * (-len(data) % 4)]
+
+    def folder(self, name):
+        name = name.strip('/')
+        if name and name not in self.names:
+            self.folder(os.path.dirname(name))
+            self.names.add(name)
+            self._entry(name, stat.S_IFDIR | 0o755)
+
+    def data(self, name, data, mode=0o644):
+        name = name.strip('/')
+        self.folder(os.path.dirname(name))
+        self._entry(name, stat.S_IFREG | mode, data)
+
+    def file(self, name, path):
+        with open(path, 'rb') as file:
+            self.data(name, file.read(), os.stat(path).st_mode & 0o777)
+
+    def link(self, name, target):
+        self.folder(os.path.dirname(name.strip('/')))
+        self._entry(name.strip('/'), stat.S_IFLNK | 0o777, target.encode())
+
+    def finish(self):
+        self._entry('TRAILER!!!', 0)
+        blob = b''.join(self.parts)
+        return blob + b'\0' * (-len(blob) % 512)
+
+
+def add_modules(cpio, kernel_dir, release, names):
+    """Put modules and what they need into the archive; return their order."""
+    run = subprocess.run(['modprobe', '-a', '-n', '--show-depends', '-d', kernel_dir,
+                          '-S', release, *names], stdout=subprocess.PIPE,
+                         env=dict(os.environ, PATH='/usr/sbin:/sbin:/usr/bin:/bin'), check=False)
+    order = []
+    for line in run.stdout.decode().split('\n'):
+        words = line.split()
+        if words[:1] == ['insmod'] and words[1] not in order:
+            order.append(words[1])
+    names = [os.path.basename(path)[:-len('.ko')] for path in order]
+    for name, path in zip(names, order):
+        cpio.file('/modules/%s.ko' % name, path)
+    return names
+
+
+def write_atomically(path, blob):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    new = '%s.%d' % (path, os.getpid())
+    with open(new, 'wb') as file:
+        file.write(blob)
+    os.rename(new, path)
+
+
+def spawn(argv, pass_fds=(), **more):
+    """Start a child that dies with us."""
+    libc = ctypes.CDLL(None)
+
+    def bind():
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    return subprocess.Popen(argv, pass_fds=pass_fds, preexec_fn=bind, **more)
+
+
+class Monitor:
+    """A QMP client that gives up rather than waits for ever."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.sock.settimeout(5)
+        self.buffer = b''
+        self.greeted = False
+
+    def _line(self):
+        while b'\n' not in self.buffer:
+            more = self.sock.recv(65536)
+            if not more:
+                raise OSError('monitor closed')
+            self.buffer += more
+        line, self.buffer = self.buffer.split(b'\n', 1)
+        return json.loads(line)
+
+    def command(self, name, **arguments):
+        if not self.greeted:
+            self._line()
+            self.greeted = True
+            self.command('qmp_capabilities')
+        request = {'execute': name}
+        if arguments:
+            request['arguments'] = arguments
+        self.sock.sendall(json.dumps(request).encode() + b'\n')
+        while True:
+            answer = self._line()
+            if 'error' in answer:
+                raise OSError(answer['error'].get('desc', 'monitor error'))
+            if 'return' in answer:
+                return answer['return']
+
+    def human(self, line, cpu=None):
+        arguments = {'command-line': line}
+        if cpu is not None:
+            arguments['cpu-index'] = cpu
+        return self.command('human-monitor-command', **arguments)
+
+
+def socket_pair():
+    """Our end, and the number of the end that QEMU inherits."""
+    ours, theirs = socket.socketpair()
+    theirs.set_inheritable(True)
+    return ours, theirs
+
+
+class Sample:
+    """The state of all CPUs of a VM at one moment, as its monitor tells it."""
+
+    REG = re.compile(r'\b(R[A-Z0-9]+|CR3)=([0-9a-f]{8,16})')
+
+    def __init__(self, monitor):
+        self.time = time.time()
+        self.registers = monitor.human('info registers -a')
+        self.cpus = []
+        self.lapics = []
+        self.code = []
+        for number, text in enumerate(self.registers.split('CPU#')[1:]):
+            regs = {name: int(value, 16) for name, value in self.REG.findall(text)}
+            regs['HLT'] = 'HLT=1' in text
+            gdt = re.search(r'GDT=\s*([0-9a-f]+)', text)
+            regs['GDT'] = int(gdt.group(1), 16) if gdt else 0
+            self.cpus.append(regs)
+            for store, line in ((self.lapics, 'info lapic %d' % number),
+                                (self.code, 'x /12i 0x%x' % regs.get('RIP', 0))):
+                try:
+                    store.append(monitor.human(line, number))
+                except (OSError, ValueError) as error:
+                    store.append(str(error))
+        self.stacks = [self._words(monitor, number, regs) for number, regs in enumerate(self.cpus)]
+        self.traps = [self._trap_byte(monitor, number, words)
+                      for number, words in enumerate(self.stacks)]
+
+    @staticmethod
+    def _words(monitor, number, regs):
+        try:
+            text = monitor.human('x /64xg 0x%x' % regs.get('RSP', 0), number)
+        except (OSError, ValueError):
+            return []
+        return [int(word, 16) for word in re.findall(r'0x([0-9a-f]{16})\b', text)]
+
+    @staticmethod
+    def _trap_byte(monitor, number, words):
+        """The byte before the address to which the first exception frame returns."""
+        for i in range(len(words) - 4):
+            if words[i + 1] == 0x10 and words[i + 4] == 0x18:
+                try:
+                    text = monitor.human('x /1xb 0x%x' % (words[i] - 1), number)
+                    return int(text.split(':')[1], 16)
+                except (OSError, ValueError, IndexError):
+                    return None
+        return None
+
+    def pending(self, cpu):
+        """The interrupts that a CPU's local APIC has pending."""
+        found = re.search(r'IRR\s*(.*)', self.lapics[cpu])
+        return frozenset(re.findall(r'\d+', found.group(1))) if found else frozenset()
+
+    def text(self):
+        lines = [time.strftime('%H:%M:%S', time.localtime(self.time)), self.registers]
+        for number, cpu in enumerate(self.cpus):
+            lines += ['--- CPU %d code' % number, self.code[number],
+                      '--- CPU %d stack' % number,
+                      ' '.join('%016x' % word for word in self.stacks[number]),
+                      '--- CPU %d trap byte %s, pending %s, HLT %s' % (
+                          number, self.traps[number], sorted(self.pending(number)), cpu['HLT']),
+                      self.lapics[number]]
+        return '\n'.join(lines).replace('\r', '') + '\n'
+
+
+def symbols(path):
+    """Sorted (address, name) of a kallsyms file."""
+    table = []
+    for line in read_bytes(path).decode(errors='replace').split('\n'):
+        words = line.split()
+        if len(words) >= 3 and words[1] in 'tTwW':
+            table.append((int(words[0], 16), words[2]))
+    return sorted(table)
+
+
+def symbol_at(table, address):
+    import bisect
+    i = bisect.bisect_right(table, (address, '\x7f')) - 1
+    return table[i][1] if i >= 0 and address - table[i][0] < 0x10000 else ''
+
+
+def classify(first, second, table, ram=None):
+    """Signature of the emulator's known faults in two samples, or "ours"."""
+    for a, trap_a, trap_b, b in zip(first.cpus, first.traps, second.traps, second.cpus):
+        names = (symbol_at(table, a.get('RIP', 0)), symbol_at(table, b.get('RIP', 0)))
+        if all('exc_int3' in name for name in names) and \
+                trap_a not in (None, 0xcc) and trap_b not in (None, 0xcc):
+            return 'A (a CPU loops in exc_int3 where memory holds no int3)'
+    for number, (a, b) in enumerate(zip(first.cpus, second.cpus)):
+        stuck = first.pending(number) & second.pending(number)
+        if stuck and a.get('RIP') == b.get('RIP') and a.get('RSP') == b.get('RSP'):
+            return 'B (CPU %d makes no progress with interrupt %s pending)' % (
+                number, ','.join(sorted(stuck)))
+    if ram:
+        for number, (a, b) in enumerate(zip(first.cpus, second.cpus)):
+            if a.get('CR3', 0) >= ram and b.get('CR3', 0) >= ram:
+                return 'C (vCPU %d runs with the page tables of its host)' % number
+    return 'ours, until shown otherwise'
+
+
+def examine(monitor, path, table, ram=None, pause=3):
+    """Two samples of a hung VM into a file; return the verdict."""
+    try:
+        first = Sample(monitor)
+        time.sleep(pause)
+        second = Sample(monitor)
+    except (OSError, ValueError) as error:
+        return 'not classified, the monitor is silent: %s' % error
+    verdict = classify(first, second, table, ram)
+    places = ['CPU %d: %s / %s' % (n, symbol_at(table, a.get('RIP', 0)) or hex(a.get('RIP', 0)),
+                                   symbol_at(table, b.get('RIP', 0)) or hex(b.get('RIP', 0)))
+              for n, (a, b) in enumerate(zip(first.cpus, second.cpus))]
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write('signature: %s\n%s\n\n%s\n%s' % (verdict, '\n'.join(places),
+                                                    first.text(), second.text()))
+    return verdict
+
+
+def size(text):
+    """Bytes of a memory size as QEMU takes it: MiB where there is no suffix."""
+    suffix = text[-1:].upper()
+    if suffix.isdigit():
+        return int(text) << 20
+    return int(text[:-1]) << {'K': 10, 'M': 20, 'G': 30, 'T': 40}[suffix]
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data):]
+
+
+def warn(tool, text):
+    sys.stdout.flush()
+    print('%s: %s' % (tool, text), file=sys.stderr, flush=True)

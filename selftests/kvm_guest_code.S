@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What runs inside the VM of kvm_guest.c: copied to guest address KG_CODE. GS is
+ * the vCPU's mailbox in every mode; nothing else is addressed absolutely except
+ * this code itself.
+ */
+#define __ASSEMBLER__ 1
+#include "kvm_guest.h"
+
+#define AT(label)	((label) - kg_code_start + KG_CODE)
+
+	.section .rodata
+	.globl kg_code_start, kg_code_end
+	.globl kg_code_loop, kg_code_call64, kg_code_call32, kg_code_call16
+	.globl kg_code_traps, kg_code_trap_size, kg_code_nmi, kg_code_ipi
+	.globl kg_code_ap64
+	.globl kg_tramp_start, kg_tramp_end
+
+/*
+ * The registers of mailbox.in, the call, and the registers to mailbox.out. Flags
+ * are set before it (carry, sign, ...) and are saved after: MOV changes none.
+ */
+.macro CALL64 insn
+	mov	%rsp, %gs:KG_MB_IN + KG_RSP
+	pushq	%gs:KG_MB_IN + KG_RFLAGS
+	popfq
+	movq	%gs:KG_MB_XMM, %xmm0
+	movq	%gs:KG_MB_XMM + 8, %xmm15
+	mov	%gs:KG_MB_IN + KG_RAX, %rax
+	mov	%gs:KG_MB_IN + KG_RBX, %rbx
+	mov	%gs:KG_MB_IN + KG_RCX, %rcx
+	mov	%gs:KG_MB_IN + KG_RDX, %rdx
+	mov	%gs:KG_MB_IN + KG_RSI, %rsi
+	mov	%gs:KG_MB_IN + KG_RDI, %rdi
+	mov	%gs:KG_MB_IN + KG_RBP, %rbp
+	mov	%gs:KG_MB_IN + KG_R8, %r8
+	mov	%gs:KG_MB_IN + KG_R9, %r9
+	mov	%gs:KG_MB_IN + KG_R10, %r10
+	mov	%gs:KG_MB_IN + KG_R11, %r11
+	mov	%gs:KG_MB_IN + KG_R12, %r12
+	mov	%gs:KG_MB_IN + KG_R13, %r13
+	mov	%gs:KG_MB_IN + KG_R14, %r14
+	mov	%gs:KG_MB_IN + KG_R15, %r15
+	\insn
+	mov	%rax, %gs:KG_MB_OUT + KG_RAX
+	mov	%rbx, %gs:KG_MB_OUT + KG_RBX
+	mov	%rcx, %gs:KG_MB_OUT + KG_RCX
+	mov	%rdx, %gs:KG_MB_OUT + KG_RDX
+	mov	%rsi, %gs:KG_MB_OUT + KG_RSI
+	mov	%rdi, %gs:KG_MB_OUT + KG_RDI
+	mov	%rbp, %gs:KG_MB_OUT + KG_RBP
+	mov	%r8, %gs:KG_MB_OUT + KG_R8
+	mov	%r9, %gs:KG_MB_OUT + KG_R9
+	mov	%r10, %gs:KG_MB_OUT + KG_R10
+	mov	%r11, %gs:KG_MB_OUT + KG_R11
+	mov	%r12, %gs:KG_MB_OUT + KG_R12
+	mov	%r13, %gs:KG_MB_OUT + KG_R13
+	mov	%r14, %gs:KG_MB_OUT + KG_R14
+	mov	%r15, %gs:KG_MB_OUT + KG_R15
+	mov	%rsp, %gs:KG_MB_OUT + KG_RSP
+	movq	%xmm0, %gs:KG_MB_XMM + 16
+	movq	%xmm15, %gs:KG_MB_XMM + 24
+	mov	%gs:KG_MB_RSP, %rsp
+	pushfq
+	popq	%gs:KG_MB_OUT + KG_RFLAGS
+	cld
+.endm
+
+/* The same with the registers that 32-bit and 16-bit code has, but for ESP */
+.macro CALL32 insn
+	movl	%gs:KG_MB_IN + KG_RAX, %eax
+	movl	%gs:KG_MB_IN + KG_RBX, %ebx
+	movl	%gs:KG_MB_IN + KG_RCX, %ecx
+	movl	%gs:KG_MB_IN + KG_RDX, %edx
+	movl	%gs:KG_MB_IN + KG_RSI, %esi
+	movl	%gs:KG_MB_IN + KG_RDI, %edi
+	movl	%gs:KG_MB_IN + KG_RBP, %ebp
+	\insn
+	movl	%eax, %gs:KG_MB_OUT + KG_RAX
+	movl	%ebx, %gs:KG_MB_OUT + KG_RBX
+	movl	%ecx, %gs:KG_MB_OUT + KG_RCX
+	movl	%edx, %gs:KG_MB_OUT + KG_RDX
+	movl	%esi, %gs:KG_MB_OUT + KG_RSI
+	movl	%edi, %gs:KG_MB_OUT + KG_RDI
+	movl	%ebp, %gs:KG_MB_OUT + KG_RBP
+.endm
+
+	.balign 4096
+kg_code_start:
+	.code64
+kg_code_loop:
+	mov	%gs:KG_MB_RSP, %rsp
+	mov	%gs:KG_MB_ARG0, %rdi
+	mov	%gs:KG_MB_ARG1, %rsi
+	mov	%gs:KG_MB_ARG2, %rdx
+	mov	%gs:KG_MB_CMD, %rcx
+	xor	%eax, %eax
+	cmp	$KG_CMD_NOP, %ecx
+	je	done
+	cmp	$KG_CMD_CALL, %ecx
+	je	cmd_call
+	cmp	$KG_CMD_READ, %ecx
+	je	cmd_read
+	cmp	$KG_CMD_WRITE, %ecx
+	je	cmd_write
+	cmp	$KG_CMD_EXEC, %ecx
+	je	cmd_exec
+	cmp	$KG_CMD_SPIN, %ecx
+	je	cmd_spin
+	cmp	$KG_CMD_HLT, %ecx
+	je	cmd_hlt
+	cmp	$KG_CMD_WRMSR, %ecx
+	je	cmd_wrmsr
+	cmp	$KG_CMD_FILL, %ecx
+	je	cmd_fill
+	cmp	$KG_CMD_CHECK, %ecx
+	je	cmd_check
+	cmp	$KG_CMD_ONES, %ecx
+	je	cmd_ones
+	cmp	$KG_CMD_HLT_OFF, %ecx
+	je	cmd_hlt_off
+	ud2
+done:
+	mov	%rax, %gs:KG_MB_RESULT
+	out	%al, $KG_PORT_DONE
+	jmp	kg_code_loop
+
+cmd_call:
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	1f
+	CALL64	vmmcall
+	jmp	done
+1:	CALL64	vmcall
+	jmp	done
+
+cmd_read:
+	mov	(%rdi), %rax
+	jmp	done
+
+cmd_write:
+	mov	%rsi, (%rdi)
+	jmp	done
+
+cmd_exec:
+	call	*%rdi
+	xor	%eax, %eax
+	jmp	done
+
+cmd_spin:
+	incq	%gs:KG_MB_COUNTER
+	cmpq	$0, %gs:KG_MB_STOP
+	je	cmd_spin
+	jmp	done
+
+cmd_hlt:
+	sti
+	hlt
+	cli
+	jmp	done
+
+cmd_hlt_off:
+	hlt
+	jmp	cmd_hlt_off
+
+cmd_wrmsr:
+	mov	%edi, %ecx
+	mov	%esi, %eax
+	mov	%rsi, %rdx
+	shr	$32, %rdx
+	wrmsr
+	xor	%eax, %eax
+	jmp	done
+
+cmd_fill:
+	test	%rsi, %rsi
+	jz	done
+1:	mov	%rdx, (%rdi)
+	add	$8, %rdi
+	inc	%rdx
+	dec	%rsi
+	jnz	1b
+	jmp	done
+
+cmd_check:
+	test	%rsi, %rsi
+	jz	done
+1:	cmp	%rdx, (%rdi)
+	jne	2f
+	inc	%rax
+2:	add	$8, %rdi
+	inc	%rdx
+	dec	%rsi
+	jnz	1b
+	jmp	done
+
+cmd_ones:
+	test	%rsi, %rsi
+	jz	done
+1:	cmpq	$0, (%rdi)
+	je	2f
+	inc	%rax
+2:	add	$8, %rdi
+	dec	%rsi
+	jnz	1b
+	jmp	done
+
+/* Entered by the VMM in another mode; never left but by the VMM */
+kg_code_call64:
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	1f
+	CALL64	vmmcall
+	jmp	2f
+1:	CALL64	vmcall
+2:	out	%al, $KG_PORT_DONE
+	jmp	2b
+
+	.code32
+kg_code_call32:
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	1f
+	CALL32	vmmcall
+	jmp	2f
+1:	CALL32	vmcall
+2:	out	%al, $KG_PORT_DONE
+	jmp	2b
+
+	.code16
+kg_code_call16:
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	1f
+	CALL32	vmmcall
+	jmp	2f
+1:	CALL32	vmcall
+2:	out	%al, $KG_PORT_DONE
+	jmp	2b
+
+/*
+ * Exceptions: a vector each, with an error code (0 where the processor pushes
+ * none). Nothing of it is expected, so the VMM gets to see it and that is all.
+ */
+	.code64
+	.balign 16
+kg_code_traps:
+	vector = 0
+	.rept 32
+	.balign 16
+	.if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21)
+	pushq	$0
+	.endif
+	pushq	$vector
+	jmp	trap
+	vector = vector + 1
+	.endr
+	.balign 16
+trap:
+	popq	%gs:KG_MB_TRAP
+	popq	%gs:KG_MB_TRAP + 8
+	popq	%gs:KG_MB_TRAP + 16
+	mov	%cr2, %rax
+	mov	%rax, %gs:KG_MB_TRAP + 24
+1:	out	%al, $KG_PORT_TRAP
+	jmp	1b
+
+kg_code_nmi:
+	incq	%gs:KG_MB_NMIS
+	iretq
+
+kg_code_ipi:
+	incq	%gs:KG_MB_IPIS
+	push	%rax
+	push	%rcx
+	push	%rdx
+	mov	$0x80b, %ecx		/* x2APIC EOI */
+	xor	%eax, %eax
+	xor	%edx, %edx
+	wrmsr
+	pop	%rdx
+	pop	%rcx
+	pop	%rax
+	iretq
+
+/* An AP in 64-bit mode; ESI: its mailbox */
+kg_code_ap64:
+	mov	$0xc0000101, %ecx	/* GS base */
+	mov	%esi, %eax
+	xor	%edx, %edx
+	wrmsr
+	mov	%gs:KG_MB_RSP, %rsp
+	mov	$KG_DS, %eax
+	mov	%eax, %ss
+	lidt	AT(idt_pointer)
+	mov	$0x1b, %ecx		/* APIC base: x2APIC, which IPIs need */
+	rdmsr
+	or	$0xc00, %eax
+	wrmsr
+	mov	$0x80f, %ecx		/* spurious vector: the APIC is on */
+	mov	$0x1ff, %eax
+	xor	%edx, %edx
+	wrmsr
+	incq	%gs:KG_MB_STARTS
+	xor	%eax, %eax
+	jmp	done
+
+	.balign 8
+idt_pointer:
+	.word	0xfff
+	.quad	KG_IDT
+kg_code_end:
+
+/*
+ * A page per AP: copied to where the SIPI vector points. CS is the page, and the
+ * address of the mailbox lies at its end.
+ */
+	.balign 16
+	.code16
+kg_tramp_start:
+	cli
+	mov	%cs, %ax
+	mov	%ax, %ds
+	lgdtl	gdt_pointer - kg_tramp_start
+	movl	KG_TRAMP_MAILBOX, %esi
+	mov	%cr4, %eax
+	or	$0x620, %eax		/* PAE, SSE */
+	mov	%eax, %cr4
+	mov	$KG_PML4, %eax
+	mov	%eax, %cr3
+	mov	$0xc0000080, %ecx	/* EFER: long mode */
+	rdmsr
+	or	$0x100, %eax
+	wrmsr
+	mov	$0x80000033, %eax
+	mov	%eax, %cr0
+	ljmpl	$KG_CS64, $AT(kg_code_ap64)
+	.balign 8
+gdt_pointer:
+	.word	6 * 8 - 1
+	.long	KG_GDT
+kg_tramp_end:
+
+	.section .note.GNU-stack, "", @progbits

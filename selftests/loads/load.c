@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Ordinary programs for a guest, and stop-watches; see usage().
+ *
+ * Times are printed as TSC values too: KVM tells the offset between a guest's
+ * and its host's counter, so that events of both sides fit on one time line.
+ */
+#define _GNU_SOURCE
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "elastic_hypercall.h"
+
+#define MIB		(1ULL << 20)
+#define NSEC		1000000000ULL
+/* Looking costs time, too, more so where CPUs are emulated. */
+#define LOOK_NS		2000000
+#define ONLINE_LIMIT	(30 * NSEC)	/* how long to wait for CPUs or memory */
+
+static void usage(void)
+{
+	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time until so many are online\n"
+	      "       load touch MIB [SECONDS]     write MIB of memory, hold it, check it\n"
+	      "       load online CPU...           time to bring these online by sysfs\n"
+	      "       load write FILE TEXT         one write: its errno and its time\n"
+	      "       load grown MIB               wait until the kernel has so much memory more\n"
+	      "       load call                    a HELLO from user space: its status\n"
+	      "       load tsc                     the TSC and CLOCK_MONOTONIC now\n", stderr);
+	exit(2);
+}
+
+static void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("load: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t n;
+
+	errno = 0;
+	n = strtoull(text, &end, 0);
+	if (errno || end == text || *end)
+		usage();
+	return n;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC + ts.tv_nsec;
+}
+
+static void nap_ns(uint64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / NSEC, .tv_nsec = ns % NSEC };
+
+	nanosleep(&ts, NULL);
+}
+
+/* "WHAT tsc=T ns=N": when something happened, and how long after @start. */
+static void event(const char *what, uint64_t start)
+{
+	uint64_t tsc = __rdtsc();
+	uint64_t ns = now_ns();
+
+	printf("%s tsc=%llu ns=%llu\n", what, (unsigned long long)tsc,
+	       (unsigned long long)(ns - start));
+	fflush(stdout);
+}
+
+/* A stop-watch must run when its moment comes, whatever load there is. */
+static void be_prompt(void)
+{
+	struct sched_param param = { .sched_priority = 1 };
+
+	sched_setscheduler(0, SCHED_FIFO, &param);
+}
+
+static pid_t start_spinner(void)
+{
+	struct sched_param param = { 0 };
+	volatile uint64_t n = 0;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	sched_setscheduler(0, SCHED_OTHER, &param);
+	for (;;)
+		n = n + 1;
+}
+
+static uint64_t cpus_online(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
+{
+	uint64_t start, i;
+	pid_t *pids = calloc(n, sizeof(*pids));
+	bool late = false;
+
+	if (!pids || !n)
+		usage();
+	if (cpus)
+		be_prompt();
+	for (i = 0; i < n; i++)
+		pids[i] = start_spinner();
+	/* From here on all are runnable. */
+	start = now_ns();
+	event("start", start);
+	if (cpus) {
+		while (cpus_online() < cpus && !late) {
+			nap_ns(LOOK_NS);
+			late = now_ns() - start > ONLINE_LIMIT;
+		}
+		event(late ? "late" : "online", start);
+	}
+	while (now_ns() - start < seconds * NSEC)
+		nap_ns(10000000);
+	for (i = 0; i < n; i++)
+		kill(pids[i], SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	event("end", start);
+	free(pids);
+	return late;
+}
+
+/* A page's content follows from its number, so that a lost one is seen. */
+static uint64_t mark(uint64_t i)
+{
+	return (i + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+static int touch(uint64_t mib, uint64_t seconds)
+{
+	uint64_t step = 4096 / sizeof(uint64_t), words = mib * MIB / sizeof(uint64_t);
+	uint64_t start = now_ns(), i, bad = 0;
+	uint64_t *mem;
+
+	event("start", start);
+	mem = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	for (i = 0; i < words; i += step) {
+		mem[i] = mark(i);
+		if (i % (256 * MIB / sizeof(uint64_t)) == 0 && i) {
+			printf("touched %llu MiB\n", (unsigned long long)(i * sizeof(uint64_t) / MIB));
+			fflush(stdout);
+		}
+	}
+	event("touched", start);
+	nap_ns(seconds * NSEC);
+	for (i = 0; i < words; i += step)
+		bad += mem[i] != mark(i);
+	event("end", start);
+	if (bad)
+		die("%llu pages have lost their content", (unsigned long long)bad);
+	munmap(mem, mib * MIB);
+	return 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	int ret = 0;
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = errno;
+	close(fd);
+	return ret;
+}
+
+static int online(int argc, char **argv)
+{
+	uint64_t start = now_ns();
+	char path[64];
+	int i, ret;
+
+	for (i = 0; i < argc; i++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", argv[i]);
+		ret = write_file(path, "1");
+		if (ret)
+			die("%s: %s", path, strerror(ret));
+	}
+	event("online", start);
+	return 0;
+}
+
+static int timed_write(const char *path, const char *text)
+{
+	uint64_t start = now_ns();
+	int ret = write_file(path, text);
+
+	event(ret ? strerrorname_np(ret) : "OK", start);
+	return 0;
+}
+
+static uint64_t total_ram(void)
+{
+	struct sysinfo info;
+
+	if (sysinfo(&info))
+		die("sysinfo: %s", strerror(errno));
+	return (uint64_t)info.totalram * info.mem_unit;
+}
+
+static int grown(uint64_t mib)
+{
+	uint64_t start = now_ns(), before = total_ram();
+
+	event("start", start);
+	while (total_ram() < before + mib * MIB) {
+		if (now_ns() - start > ONLINE_LIMIT)
+			die("no more memory than before");
+		nap_ns(LOOK_NS);
+	}
+	event("grown", start);
+	return 0;
+}
+
+/* What a program of the guest gets that calls the host itself. */
+static int call(void)
+{
+	long status = ELASTIC_HC_NR;
+	unsigned int eax, ebx, ecx, edx;
+
+	if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx))
+		die("no CPUID");
+	if (ebx == signature_INTEL_ebx)
+		asm volatile("vmcall" : "+a"(status) : "b"(0L), "c"(0L), "d"(0L), "S"(0L) : "memory");
+	else
+		asm volatile("vmmcall" : "+a"(status) : "b"(0L), "c"(0L), "d"(0L), "S"(0L) : "memory");
+	printf("status=%ld\n", status);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		usage();
+	if (!strcmp(argv[1], "spin") && (argc == 4 || argc == 5))
+		return spin(number(argv[2]), number(argv[3]), argc == 5 ? number(argv[4]) : 0);
+	if (!strcmp(argv[1], "touch") && (argc == 3 || argc == 4))
+		return touch(number(argv[2]), argc == 4 ? number(argv[3]) : 0);
+	if (!strcmp(argv[1], "online") && argc > 2)
+		return online(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "write") && argc == 4)
+		return timed_write(argv[2], argv[3]);
+	if (!strcmp(argv[1], "grown") && argc == 3)
+		return grown(number(argv[2]));
+	if (!strcmp(argv[1], "call") && argc == 2)
+		return call();
+	if (!strcmp(argv[1], "tsc") && argc == 2) {
+		event("now", 0);
+		return 0;
+	}
+	usage();
+}

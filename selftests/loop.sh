@@ -1,0 +1,242 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# For loop_*.sh: a Linux guest with the module, and its VM as the host sees it.
+# Needs a virtualisation host (scripts/testbed, or a real one) and, built before,
+# build/VERSION/*.ko (scripts/build-modules) and build/load (selftests/loads).
+#
+# ELASTIC_GUEST_KERNEL chooses the guest's kernel (6.12).
+
+# shellcheck source=selftests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+ROOT=$(dirname "$here")
+SCRIPTS=$ROOT/scripts
+BUILD=${ELASTIC_BUILD:-$ROOT/build}
+LOAD=$BUILD/load
+GUEST_KERNEL=${ELASTIC_GUEST_KERNEL:-6.12}
+GUEST_KO=$BUILD/$GUEST_KERNEL-cloud/elastic_guest.ko
+GUEST_SYSFS=/sys/kernel/elastic_guest
+: "${ELASTIC_HOST_KO:=$BUILD/$(uname -r | cut -d. -f1,2)/elastic_host.ko}"
+export ELASTIC_HOST_KO
+
+# By these the guest shrinks soon, so that tests are short.
+QUICK='cpu_down_delay_ms=300 mem_down_delay_ms=1000 mem_retry_ms=300 mem_down_step_mib=4096
+	mem_regret_ms=0 report_period_ms=500'
+
+loop_begin()
+{
+	need_ko
+	for file in "$GUEST_KO" "$LOAD"; do
+		[ -r "$file" ] || skip_all "$file is not built"
+	done
+	need_loaded
+	mark_log
+	at_exit guest_kill
+}
+
+loop_finish()
+{
+	check "the host's log is clean" log_is_clean
+	finish
+}
+
+host_load()
+{
+	insmod "$ELASTIC_HOST_KO"
+}
+
+host_unload()
+{
+	rmmod elastic_host
+}
+
+# within SECONDS COMMAND...: until it succeeds
+within()
+{
+	within_end=$(($(date +%s) + $1 + 1))
+	shift
+	until "$@"; do
+		[ "$(date +%s)" -lt $within_end ] || return 1
+		sleep 0.1
+	done
+}
+
+# guest_boot OPTION...: a guest without the module, in the background.
+guest_boot()
+{
+	rm -f "$work/ready" "$work/pid"
+	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
+		--mem 2G --machine microvm --timeout 300 --file "$LOAD" --module-file "$GUEST_KO" \
+		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
+		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
+	GUEST=$!
+	if ! within 120 guest_booted || ! [ -e "$work/ready" ]; then
+		sed 's/^/# /' "$work/log"
+		guest_kill
+		bail 'the guest does not boot'
+	fi
+	QEMU=$(cat "$work/pid")
+	VM=$SYSFS/vms/$QEMU
+}
+
+guest_booted()
+{
+	[ -e "$work/ready" ] || ! kill -0 "$GUEST" 2>/dev/null
+}
+
+# The same, with the module and tunables by which it soon shrinks.
+guest_start()
+{
+	guest_boot "$@"
+	guest_load
+}
+
+guest_load()
+{
+	guest "insmod /elastic_guest.ko" || bail 'the guest module does not load'
+	tune
+}
+
+tune()
+{
+	# shellcheck disable=SC2086 # words
+	guest "cd $GUEST_SYSFS/tunables && for t in $(printf "%s " $QUICK); do
+		echo \${t#*=} >\${t%%=*}; done"
+}
+
+# guest COMMAND: run it there; output and status are its own.
+guest()
+{
+	"$SCRIPTS/guest-exec" --timeout 120 "$work/sock" -- "$1" </dev/null
+}
+
+# guest_end: shut it down; the status is that of scripts/guest.
+guest_end()
+{
+	guest 'finish 0' >/dev/null
+	wait "$GUEST"
+	status=$?
+	GUEST=
+	[ "$status" = 0 ] || sed 's/^/# /' "$work/log"
+	return "$status"
+}
+
+guest_kill()
+{
+	[ -n "${GUEST-}" ] || return 0
+	kill "$GUEST" 2>/dev/null
+	wait "$GUEST" 2>/dev/null
+	GUEST=
+}
+
+# gget FILE, gput FILE VALUE: the guest's sysfs; gput prints the errno, or OK.
+gget()
+{
+	guest "cat $GUEST_SYSFS/$1"
+}
+
+gput()
+{
+	guest "/load write $GUEST_SYSFS/$1 '$2'" | cut -d' ' -f1
+}
+
+# gput_is ERRNO FILE VALUE
+gput_is()
+{
+	got=$(gput "$2" "$3")
+	[ "$got" = "$1" ] || { echo "# write of '$3' to $2: $got"; return 1; }
+}
+
+# vm_get FILE: of the VM's directory on the host.
+vm_get()
+{
+	cat "$VM/$1"
+}
+
+vm_is()
+{
+	[ "$(vm "$1" 2>/dev/null)" = "$2" ]
+}
+
+vm_at_least()
+{
+	[ "$(vm "$1")" -ge "$2" ]
+}
+
+vm_at_most()
+{
+	[ "$(vm "$1")" -le "$2" ]
+}
+
+# Bytes in MiB of the files that are the guest's RAM.
+ram_mib()
+{
+	for fd in "/proc/$QEMU/fd"/*; do
+		case $(readlink "$fd") in
+		/memfd:*) stat -L -c %b "$fd" ;;
+		esac
+	done | awk '{ n += $1 } END { print int(n / 2048) }'
+}
+
+ram_at_most()
+{
+	[ "$(ram_mib)" -le "$1" ]
+}
+
+# hmp COMMAND: QEMU's monitor.
+hmp()
+{
+	"$SCRIPTS/qmp" "$work/qmp" human-monitor-command command-line="$1"
+}
+
+qmp()
+{
+	"$SCRIPTS/qmp" "$work/qmp" "$@"
+}
+
+# Floor of a guest after guest_start, remembered: MiB granted.
+settle()
+{
+	within 30 vm_is cpu/grant 1 || return 1
+	FLOOR_MIB=$(vm_get memory/grant_mib)
+}
+
+# The whole loop with the policy deciding: MACHINE [CPUS]
+loop_core()
+{
+	cpus=${2:-4}
+	guest_start --machine "$1"
+	check 'the VM is managed' vm_is state managed
+	check 'it has one CPU' settle
+	check 'and about the memory that it booted with' [ "$FLOOR_MIB" -le 544 ]
+	before=$(ram_mib)
+
+	if [ "$cpus" -gt 1 ]; then
+		guest "/load spin $cpus 4 $cpus" >"$work/spin" &
+		spin=$!
+		check "$cpus busy processes: the host grants $cpus CPUs" \
+			within 10 vm_is cpu/grant "$cpus"
+		check 'and the guest has them online' wait $spin
+		check "$(sed -n 's/^online tsc=[0-9]* ns=\([0-9]*\)[0-9]\{6\}$/after \1 ms/p' \
+			"$work/spin")" grep -q ^online "$work/spin"
+		check 'idle: one CPU is granted again' within 15 vm_is cpu/grant 1
+		check 'and the others are held' vm_at_least stats/held 1
+	fi
+
+	guest '/load touch 1000 2' >"$work/touch" &
+	touch=$!
+	check 'a program writes 1000 MiB: the host grants them' \
+		within 20 vm_at_least memory/grant_mib 1200
+	check 'and has them in pages' within 20 eval '[ $(ram_mib) -ge 1000 ]'
+	check 'the program finds what it wrote' wait $touch
+	check 'idle: the grant is as small as at first' \
+		within 40 vm_at_most memory/grant_mib "$FLOOR_MIB"
+	check 'and so is what the VMM holds' within 5 ram_at_most "$FLOOR_MIB"
+	check 'nothing that was released could not be taken' vm_is stats/unreclaimed_bytes 0
+	check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
+	check 'no call was malformed' vm_is stats/invalid 0
+	echo "# MiB of RAM in pages: $before before, $(ram_mib) now"
+	check 'the guest ends well' guest_end
+	check 'its directory is gone' within 5 eval '! [ -e $VM ]'
+}

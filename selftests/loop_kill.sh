@@ -1,0 +1,54 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# The VMM is killed in every state of its VM. Nothing is left behind: no
+# directory, no share of a pool, no KVM, no use of the module.
+. "$(dirname "$0")/loop.sh"
+
+kvm_vms()
+{
+	find /sys/kernel/debug/kvm -mindepth 1 -maxdepth 1 -type d | wc -l
+}
+
+# killed STATE: kill it now, and look.
+killed()
+{
+	kill -9 "$QEMU"
+	wait "$GUEST" 2>/dev/null
+	GUEST=
+	check "killed $1: its directory is gone" within 10 eval '! [ -e $VM ]'
+	check 'nothing is used of the pools' within 5 eval \
+		'[ "$(cat $SYSFS/cpu/used $SYSFS/memory/used_mib | tr -d "\n")" = 00 ]'
+	check 'KVM has no VM' within 5 eval '[ "$(kvm_vms)" = 0 ]'
+}
+
+loop_begin
+guest_boot
+killed 'before HELLO'
+
+guest_start
+settle
+killed 'managed, idle, three vCPUs held'
+
+guest_start
+settle
+guest '/load touch 1200 60' >/dev/null 2>&1 &
+within 20 vm_at_least memory/grant_mib $((FLOOR_MIB + 256))
+killed 'growing'
+
+guest_start
+settle
+gput mode manual >/dev/null
+boot=$(gget memory_mib)
+gput memory_mib $((boot + 1024)) >/dev/null
+grant=$(vm_get memory/grant_mib)
+guest "(echo $boot >$GUEST_SYSFS/memory_mib; echo 4 >$GUEST_SYSFS/cpus) >/dev/null 2>&1 &"
+within 20 vm_at_most memory/grant_mib $((grant - 128))
+killed 'shrinking'
+
+guest_start
+settle
+guest 'rmmod elastic_guest'
+check 'detached' vm_is state detached
+killed 'detached'
+check 'the module can be unloaded' host_unload
+loop_finish

@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# A guest that reboots is unmanaged, has its whole ceiling, and can be managed
+# again.
+. "$(dirname "$0")/loop.sh"
+
+boots()
+{
+	guest 'cat /proc/uptime' 2>/dev/null | cut -d. -f1
+}
+
+younger()
+{
+	now=$(boots)
+	[ -n "$now" ] && [ "$now" -lt "$age" ]
+}
+
+loop_begin
+guest_start --machine q35 --reboot
+check 'it has one CPU' settle
+check 'manual mode' gput_is OK mode manual
+check 'three CPUs' gput_is OK cpus 3
+boot=$(gget memory_mib)
+check '256 MiB more' gput_is OK memory_mib $((boot + 256))
+check 'memory and CPUs back' eval 'gput_is OK memory_mib $boot && gput_is OK cpus 2'
+sleep 1
+age=$(boots)
+guest '(sleep 0.5; reboot -f) >/dev/null 2>&1 &'
+check 'reboot: the VM is unmanaged' within 20 vm_is state unmanaged
+check 'and has its ceiling' within 5 vm_is cpu/grant "$(vm_get cpu/ceiling)"
+check 'the guest boots again' within 90 younger
+check 'the module loads again' guest_load
+check 'the VM is managed' vm_is state managed
+check 'one CPU' within 10 vm_is cpu/grant 1
+check 'the guest ends well' guest_end
+loop_finish

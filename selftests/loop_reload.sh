@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# The guest module is unloaded and loaded again: it says BYE, leaves the guest
+# with what it has, and adopts it.
+. "$(dirname "$0")/loop.sh"
+
+loop_begin
+guest_start
+check 'it has one CPU' settle
+check 'manual mode' gput_is OK mode manual
+boot=$(gget memory_mib)
+check 'three CPUs' gput_is OK cpus 3
+check '256 MiB more' gput_is OK memory_mib $((boot + 256))
+grant=$(vm_get memory/grant_mib)
+check 'unload' guest 'rmmod elastic_guest'
+check 'the VM is detached' vm_is state detached
+check 'three CPUs are granted' vm_is cpu/grant 3
+check 'and the memory' vm_is memory/grant_mib "$grant"
+check 'three CPUs are online' [ "$(guest nproc)" = 3 ]
+check 'load again' guest 'insmod /elastic_guest.ko manual=1'
+check 'the VM is managed' vm_is state managed
+check 'nothing changed: CPUs' vm_is cpu/grant 3
+check 'memory' vm_is memory/grant_mib "$grant"
+check 'the memory is known' [ "$(gget memory_mib)" = $((boot + 256)) ]
+check 'and can be given back' gput_is OK memory_mib "$boot"
+check 'the CPUs too' gput_is OK cpus 1
+check 'both are' eval 'vm_is cpu/grant 1 && vm_at_most memory/grant_mib $((grant - 256))'
+
+guest '(while :; do /load touch 300; done) >/dev/null 2>&1 & (/load spin 4 60) >/dev/null 2>&1 &'
+n=0
+while [ $n -lt 4 ]; do
+	check 'unload under load' guest 'rmmod elastic_guest'
+	check 'load under load' guest_load
+	n=$((n + 1))
+done
+check 'four CPUs' within 15 vm_is cpu/grant 4
+guest 'killall -9 sh load; true'
+check 'disable' gput_is OK enable 0
+check 'the VM is detached' vm_is state detached
+check 'enable' gput_is OK enable 1
+check 'the VM is managed' vm_is state managed
+check 'idle: one CPU' within 20 vm_is cpu/grant 1
+check 'the guest ends well' guest_end
+loop_finish
