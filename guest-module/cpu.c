@@ -259,8 +259,6 @@ static int cpu_shrink(u32 want)
 		if (err)
 			ret = err;
 	}
-	/* A dying CPU's last change of its run queue is not traced. */
-	sched_rebase();
 	if (num_online_cpus() <= want)
 		return 0;
 	return ret ?: -EBUSY;

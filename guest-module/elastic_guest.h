@@ -275,6 +275,8 @@ int sched_start(void);
 void sched_stop(void);
 void sched_sense(u64 now_ns);
 void sched_rebase(void);
+void sched_quiet(bool quiet);
+u64 sched_idle_us(void);
 u64 sched_window_milli(void);
 s64 sched_runnable(void);
 u64 sched_integral(u64 now_ns, s64 *nr);

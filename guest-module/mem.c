@@ -227,7 +227,7 @@ static int scan(u64 first, u64 nr)
 }
 
 /* Call @found for every whole block of the window; return how many. */
-static u32 for_each_whole_block(void (*found)(u32 index, u64 first))
+static u32 walk_whole_blocks(void (*found)(u32 index, u64 first))
 {
 	u64 units = mem_block_units(), first, end;
 	u32 i, n = 0;
@@ -293,14 +293,14 @@ int mem_find(void)
 	ret = scan(0, min(all, ELASTIC_MAX_UNIT));
 	if (ret)
 		goto err_free;
-	window.nr_blocks = for_each_whole_block(NULL);
+	window.nr_blocks = walk_whole_blocks(NULL);
 	window.blocks = kvcalloc(max(window.nr_blocks, 1u), sizeof(*window.blocks), GFP_KERNEL);
 	window.order = kvcalloc(max(window.nr_blocks, 1u), sizeof(*window.order), GFP_KERNEL);
 	if (!window.blocks || !window.order) {
 		ret = -ENOMEM;
 		goto err_free;
 	}
-	for_each_whole_block(adopt);
+	walk_whole_blocks(adopt);
 	mem_view.usable_blocks = window.nr_blocks;
 	update_view();
 	return 0;
@@ -455,8 +455,7 @@ static int override_auto_online(char *saved, size_t size)
 	int ret = read_file(SYSFS_MEMORY "/auto_online_blocks", saved, size);
 
 	if (ret)
-		pr_err_once("cannot read " SYSFS_MEMORY "/auto_online_blocks: %d; is sysfs mounted on /sys?\n",
-			    ret);
+		pr_err_once("no " SYSFS_MEMORY ": %d; is sysfs mounted?\n", ret);
 	if (ret || !strcmp(saved, "offline"))
 		return ret;
 	return write_file(SYSFS_MEMORY "/auto_online_blocks", "offline");
@@ -780,7 +779,9 @@ static u32 choose_blocks(void)
 		block = &window.blocks[i];
 		if (block->state < BLOCK_ADDED || block_waits(block))
 			continue;
-		block->free = block->state == BLOCK_ONLINE ? free_bytes(block) : mem_view.block_bytes;
+		block->free = mem_view.block_bytes;
+		if (block->state == BLOCK_ONLINE)
+			block->free = free_bytes(block);
 		window.order[n++] = i;
 		cond_resched();
 	}

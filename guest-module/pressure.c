@@ -25,7 +25,7 @@
  * @rate: bytes a second by which it rises, smoothed
  */
 struct pressure {
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	u64 at_ns;
 	u64 used;
 	u64 rate;

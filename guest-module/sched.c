@@ -10,8 +10,12 @@
  *
  * The absolute number is not visible from a module (struct rq is private). It is
  * counted task by task while all CPUs are stopped (sched_rebase()), when the
- * probe is registered and after a CPU went offline, and corrected by the fact
+ * probe is registered and after a CPU came or went, and corrected by the fact
  * that a guest that idles has next to nothing runnable (sched_correct()).
+ *
+ * Taking CPUs up and down, and stopping them, makes a task per CPU runnable for
+ * a while. That is the worker's own doing and no reason for more CPUs, so the
+ * window is closed to it (sched_quiet()).
  */
 #include <linux/kernel_stat.h>
 #include <linux/ktime.h>
@@ -21,6 +25,7 @@
 #include <linux/seqlock.h>
 #include <linux/spinlock.h>
 #include <linux/stop_machine.h>
+#include <linux/tick.h>
 
 #include "compat/sched.h"
 #include "elastic_guest.h"
@@ -41,15 +46,18 @@ static DEFINE_PER_CPU_SHARED_ALIGNED(struct account, accounts);
 
 /**
  * struct sched_window - the window over which the sensor averages
- * @lock: taken with trylock by whoever looks next; protects @start_ns, @start
+ * @lock: taken with trylock by whoever looks next; protects @start_ns,
+ *	@start, @quiet
  * @start_ns: when it began
  * @start: integral then
+ * @quiet: what is runnable now does not count
  * @milli: average over the last whole window, times 1000
  */
 struct sched_window {
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	u64 start_ns;
 	u64 start;
+	bool quiet;
 	u64 milli;
 };
 
@@ -193,7 +201,7 @@ static bool window_close(u64 now_ns, u64 *milli)
 	s64 sum;
 	u64 now;
 
-	if (length < window_ns * 3 / 4)
+	if (sched_window.quiet || length < window_ns * 3 / 4)
 		return false;
 	now = sched_integral(now_ns, NULL);
 	sum = now - sched_window.start;
@@ -203,6 +211,21 @@ static bool window_close(u64 now_ns, u64 *milli)
 		return false;
 	*milli = sum > 0 ? (u64)sum / (length / 1000) : 0;
 	return true;
+}
+
+/**
+ * sched_quiet() - keep what the worker does out of the window
+ * @quiet: begin or end; a new window begins at the end
+ *
+ * Context: worker.
+ */
+void sched_quiet(bool quiet)
+{
+	spin_lock_bh(&sched_window.lock);
+	sched_window.quiet = quiet;
+	sched_window.start_ns = ktime_get_mono_fast_ns();
+	sched_window.start = sched_integral(sched_window.start_ns, NULL);
+	spin_unlock_bh(&sched_window.lock);
 }
 
 /**
@@ -231,6 +254,28 @@ void sched_sense(u64 now_ns)
 			   online, READ_ONCE(sense_gate.cpu_limit)) > online &&
 	    elastic_now_ms() >= READ_ONCE(sense_gate.cpu_hold_ms))
 		worker_kick(KICK_CPU);
+}
+
+/**
+ * sched_idle_us() - time that the online CPUs were idle since boot
+ *
+ * Time in the idle task, to the microsecond; unlike busy time, which ticks
+ * sample, and which time stolen by the host is taken from.
+ *
+ * Return: microseconds; 0 if the kernel does not keep that account.
+ */
+u64 sched_idle_us(void)
+{
+	unsigned int cpu;
+	u64 idle, sum = 0;
+
+	for_each_online_cpu(cpu) {
+		idle = get_cpu_idle_time_us(cpu, NULL);
+		if (idle == (u64)-1)
+			return 0;
+		sum += idle + get_cpu_iowait_time_us(cpu, NULL);
+	}
+	return sum;
 }
 
 /**

@@ -51,6 +51,10 @@ static void sense(struct timer_list *timer)
 	add_timer_on(timer, smp_processor_id());
 }
 
+/*
+ * A CPU that is not online yet or any more is not traced, but changes run queues:
+ * its own, and with stop_machine_from_inactive_cpu() (MTRRs) those of all others.
+ */
 static int sense_cpu_online(unsigned int cpu)
 {
 	struct timer_list *timer = per_cpu_ptr(&sense_timers, cpu);
@@ -58,6 +62,7 @@ static int sense_cpu_online(unsigned int cpu)
 	timer_setup(timer, sense, TIMER_DEFERRABLE | TIMER_PINNED);
 	timer->expires = jiffies + window_jiffies();
 	add_timer_on(timer, cpu);
+	worker_kick(KICK_REBASE);
 	return 0;
 }
 

@@ -24,8 +24,8 @@
 #include "elastic_guest.h"
 #include "trace.h"
 
-/* Busy time, in thousandths of a CPU, below which a guest is taken to idle. */
-#define IDLE_BUSY_MILLI	20
+/* A guest idles when all its CPUs together did something for at most this. */
+#define IDLE_BUSY_PERMILLE	20
 
 /**
  * struct command - what somebody waits for
@@ -51,6 +51,8 @@ struct command {
  * @integral: of runnable tasks then
  * @busy_ns: CPU time spent up to then
  * @steal_ns: CPU time stolen up to then
+ * @idle_us: idle time of the online CPUs up to then
+ * @online: CPUs online then
  * @reclaims: direct reclaims up to then
  * @ooms: times that memory had run out up to then
  * @runnable_milli: runnable tasks, average over the last period, times 1000
@@ -63,6 +65,8 @@ struct period {
 	u64 integral;
 	u64 busy_ns;
 	u64 steal_ns;
+	u64 idle_us;
+	u32 online;
 	u64 reclaims;
 	u64 ooms;
 	u64 runnable_milli;
@@ -96,7 +100,7 @@ struct worker {
 	struct task_struct *task;
 	wait_queue_head_t wait;
 	unsigned long kicks;
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	struct list_head commands;
 	bool closed;
 	bool frozen;
@@ -208,8 +212,20 @@ static void period_begin(struct period *period)
 	period->start_ns = ktime_get_mono_fast_ns();
 	period->integral = sched_integral(period->start_ns, NULL);
 	sched_cpu_time(&period->busy_ns, &period->steal_ns);
+	period->idle_us = sched_idle_us();
+	period->online = num_online_cpus();
 	period->reclaims = atomic64_read(&elastic_stats[STAT_DIRECT_RECLAIMS]);
 	period->ooms = atomic64_read(&elastic_stats[STAT_OOM_CALLS]);
+}
+
+/* Was every CPU idle all the time, or nearly? */
+static bool was_idle(const struct period *from, const struct period *to)
+{
+	u64 us = (to->start_ns - from->start_ns) / NSEC_PER_USEC;
+	u64 all = to->online * us;
+
+	return to->online == from->online && to->idle_us > from->idle_us &&
+	       to->idle_us - from->idle_us + us * IDLE_BUSY_PERMILLE / 1000 >= all;
 }
 
 /*
@@ -217,11 +233,11 @@ static void period_begin(struct period *period)
  * had, tasks were counted that a bandwidth limit had taken off the run queues,
  * or that ended in just the wrong moment.
  */
-static void correct_count(s64 milli, u64 busy_milli)
+static void correct_count(s64 milli)
 {
 	s64 off = (milli + (milli < 0 ? -500 : 500)) / 1000;
 
-	if (off && busy_milli < IDLE_BUSY_MILLI)
+	if (off)
 		sched_correct(off);
 }
 
@@ -243,7 +259,8 @@ static void period_close(struct period *period, struct elastic_report *report)
 	period->busy_milli = report->busy_ns / us;
 	period->steal_permille = report->steal_ns /
 		max((report->busy_ns + report->steal_ns) / 1000, 1ULL);
-	correct_count(milli, period->busy_milli);
+	if (was_idle(&last, period))
+		correct_count(milli);
 	period->runnable_milli = max_t(s64, milli, 0);
 	report->runnable_milli = period->runnable_milli;
 }
@@ -303,10 +320,24 @@ static void hold(u64 *until)
 	WRITE_ONCE(*until, elastic_now_ms() + READ_ONCE(elastic_config.tun.refused_retry_ms));
 }
 
+/* What hotplug itself makes runnable asks for no CPU. */
+static int set_cpus_quietly(u32 want)
+{
+	int ret;
+
+	sched_quiet(true);
+	ret = cpu_set(want);
+	if (test_and_clear_bit(KICK_REBASE, &worker.kicks))
+		sched_rebase();
+	sched_quiet(false);
+	clear_bit(KICK_CPU, &worker.kicks);
+	return ret;
+}
+
 static void apply_cpus(u32 want)
 {
 	bool grow = want > num_online_cpus();
-	int ret = cpu_set(want);
+	int ret = set_cpus_quietly(want);
 
 	if (ret && grow)
 		hold(&sense_gate.cpu_hold_ms);
@@ -427,8 +458,11 @@ static void step(unsigned long kicks)
 		decide_mem(false, true);
 		rescue_done();
 	}
-	if (kicks & BIT(KICK_REBASE))
+	if (kicks & BIT(KICK_REBASE)) {
+		sched_quiet(true);
 		sched_rebase();
+		sched_quiet(false);
+	}
 	if (period)
 		end_period();
 	if (READ_ONCE(elastic_config.manual)) {
@@ -494,7 +528,8 @@ static int run_command(const struct command *command)
 		return command->arg ? enable() : disable();
 	if (!worker_view.enabled)
 		return -ENOTCONN;
-	return command->what == COMMAND_CPUS ? cpu_set(command->arg) : set_mib(command->arg);
+	return command->what == COMMAND_CPUS ? set_cpus_quietly(command->arg) :
+					       set_mib(command->arg);
 }
 
 static struct command *next_command(void)
@@ -595,6 +630,7 @@ static int worker_main(void *unused)
 	set_user_nice(current, MIN_NICE);
 	while (!kthread_should_stop()) {
 		wait_for_work();
+		stat_inc(STAT_WAKES);
 		kicks = xchg(&worker.kicks, 0);
 		run_commands();
 		if (worker_view.enabled && !READ_ONCE(worker.frozen) && !READ_ONCE(worker.closed))

@@ -282,7 +282,8 @@ def main():
     parser.add_argument('--kernel', default='6.12')
     demo = Demo(parser.parse_args())
     try:
-        return demo.run()
+        with lab.HugePages():
+            return demo.run()
     except (lab.Problem, OSError) as problem:
         print('demo: NOT OK: %s' % problem, flush=True)
         if demo.guest:

@@ -39,11 +39,13 @@ load_fails()
 	*"$1"*) pass "$2: $1" ;;
 	*) diag "$message"; fail "$2: $1" ;;
 	esac
-	check "$2: nothing is left of it" [ ! -e /sys/module/elastic_host ] && [ ! -e $SYSFS ]
+	check "$2: nothing is left of it" eval "[ ! -e /sys/module/elastic_host ] && [ ! -e $SYSFS ]"
 }
 
 # Bare
 
+tracing=$(cat /proc/sys/kernel/ftrace_enabled)
+at_exit "echo $tracing >/proc/sys/kernel/ftrace_enabled"
 for i in 1 2 3 4 5 6 7 8 9 10; do
 	if ! load || [ ! -d $SYSFS ] || ! unload || [ -e $SYSFS ]; then
 		break
@@ -58,7 +60,16 @@ case $message in
 *) diag "$message"; fail "a second time: File exists" ;;
 esac
 check "the first goes on" [ -d $SYSFS ]
+# Hooks that can be switched off would leave a VM half enforced
+if echo 0 2>/dev/null >/proc/sys/kernel/ftrace_enabled; then
+	fail "ftrace cannot be turned off under it"
+else
+	is "$(cat /proc/sys/kernel/ftrace_enabled)" 1 "ftrace cannot be turned off under it"
+fi
 unload
+echo 0 >/proc/sys/kernel/ftrace_enabled
+load_fails "Device or resource busy" "kernel.ftrace_enabled=0"
+echo 1 >/proc/sys/kernel/ftrace_enabled
 
 # With a VM that runs before, during and after
 
@@ -188,7 +199,9 @@ if [ -z "$taken" ]; then
 else
 	hypercall=__kvm_emulate_hypercall
 	grep -qw "$hypercall" /proc/kallsyms || hypercall=kvm_emulate_hypercall
-	for function in kvm_apic_accept_events __gfn_to_pfn_memslot $hypercall; do
+	# First ones and others of the lists in compat/kvm_host.h
+	for function in kvm_apic_accept_events __gfn_to_pfn_memslot gfn_to_pfn \
+			kvm_vcpu_write_guest $hypercall; do
 		insmod "$taken" function="$function" || bail "cannot load $taken"
 		load_fails "Device or resource busy" "$function is taken"
 		check "the log names it" eval "log_since | grep -q 'elastic_host: .*$function()'"

@@ -336,7 +336,7 @@ static void limits(void)
 	bad(vm_path("memory/min_mib"), "42\n", -EINVAL, "above the maximum");
 	good(vm_path("memory/min_mib"), "20");
 	bad(vm_path("memory/max_mib"), "18\n", -EINVAL, "below the minimum");
-	good(vm_path("memory/min_mib"), "48");
+	good(vm_path("memory/min_mib"), "40");
 	good(vm_path("memory/min_mib"), "0");
 	good(vm_path("memory/max_mib"), "62");
 }

@@ -67,6 +67,7 @@
 /* Ports */
 #define KG_PORT_DONE	0x70	/* a command is done */
 #define KG_PORT_TRAP	0x71	/* an exception happened */
+#define KG_PORT_STRING	0x72	/* string instructions */
 #define KG_IPI_VECTOR	0x40
 
 /* Commands */
@@ -82,6 +83,11 @@
 #define KG_CMD_CHECK	9	/* result: words from arg0 on that FILL left so */
 #define KG_CMD_ONES	10	/* result: words of arg1 from arg0 on that are not 0 */
 #define KG_CMD_HLT_OFF	11	/* halt for ever, interrupts off: NMIs still count */
+/* What KVM does for the guest; all may end with other exits than an answer */
+#define KG_CMD_OUTS	12	/* REP OUTSB of arg1 bytes at arg0 to KG_PORT_STRING */
+#define KG_CMD_INS	13	/* REP INSB of arg1 bytes to arg0 from KG_PORT_STRING */
+#define KG_CMD_MOVS	14	/* REP MOVSB from arg0 to arg1 of arg2 bytes */
+#define KG_CMD_VMLOAD	15	/* AMD: VMLOAD of arg0 */
 
 /* Offsets in the mailbox for the assembler; checked in kvm_guest.c */
 #define KG_MB_CMD	0x00

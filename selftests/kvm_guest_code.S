@@ -119,6 +119,14 @@ kg_code_loop:
 	je	cmd_ones
 	cmp	$KG_CMD_HLT_OFF, %ecx
 	je	cmd_hlt_off
+	cmp	$KG_CMD_OUTS, %ecx
+	je	cmd_outs
+	cmp	$KG_CMD_INS, %ecx
+	je	cmd_ins
+	cmp	$KG_CMD_MOVS, %ecx
+	je	cmd_movs
+	cmp	$KG_CMD_VMLOAD, %ecx
+	je	cmd_vmload
 	ud2
 done:
 	mov	%rax, %gs:KG_MB_RESULT
@@ -161,6 +169,35 @@ cmd_hlt:
 cmd_hlt_off:
 	hlt
 	jmp	cmd_hlt_off
+
+cmd_outs:
+	mov	%rsi, %rcx
+	mov	%rdi, %rsi
+	mov	$KG_PORT_STRING, %edx
+	rep outsb
+	jmp	done
+
+cmd_ins:
+	mov	%rsi, %rcx
+	mov	$KG_PORT_STRING, %edx
+	rep insb
+	jmp	done
+
+cmd_movs:
+	xchg	%rdi, %rsi
+	mov	%rdx, %rcx
+	rep movsb
+	jmp	done
+
+cmd_vmload:
+	mov	$0xc0000080, %ecx	/* EFER: SVM */
+	rdmsr
+	or	$0x1000, %eax
+	wrmsr
+	mov	%rdi, %rax
+	vmload	%rax
+	xor	%eax, %eax
+	jmp	done
 
 cmd_wrmsr:
 	mov	%edi, %ecx

@@ -31,8 +31,18 @@ loop_begin()
 		[ -r "$file" ] || skip_all "$file is not built"
 	done
 	need_loaded
+	huge_pages
 	mark_log
 	at_exit guest_kill
+}
+
+# Guest RAM is shared memory of the host: in pages of 2 MiB it is there sooner.
+huge_pages()
+{
+	knob=/sys/kernel/mm/transparent_hugepage/shmem_enabled
+	[ -w $knob ] || return
+	at_exit "echo $(sed 's/.*\[\(.*\)\].*/\1/' $knob) >$knob"
+	echo always >$knob
 }
 
 loop_finish()
@@ -51,17 +61,6 @@ host_unload()
 	rmmod elastic_host
 }
 
-# within SECONDS COMMAND...: until it succeeds
-within()
-{
-	within_end=$(($(date +%s) + $1 + 1))
-	shift
-	until "$@"; do
-		[ "$(date +%s)" -lt $within_end ] || return 1
-		sleep 0.1
-	done
-}
-
 # guest_boot OPTION...: a guest without the module, in the background.
 guest_boot()
 {
@@ -71,7 +70,7 @@ guest_boot()
 		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
 		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
 	GUEST=$!
-	if ! within 120 guest_booted || ! [ -e "$work/ready" ]; then
+	if ! wait_until 120 guest_booted || ! [ -e "$work/ready" ]; then
 		sed 's/^/# /' "$work/log"
 		guest_kill
 		bail 'the guest does not boot'
@@ -109,6 +108,20 @@ tune()
 guest()
 {
 	"$SCRIPTS/guest-exec" --timeout 120 "$work/sock" -- "$1" </dev/null
+}
+
+# guest_bg NAME COMMAND: start it there; others may run meanwhile.
+guest_bg()
+{
+	guest "({ $2; }; echo status=\$?) >/tmp/$1 2>&1 &"
+}
+
+# guest_done NAME SECONDS: wait for it and show its output; its status.
+guest_done()
+{
+	wait_until "$2" guest "grep -q ^status= /tmp/$1" || return 1
+	guest "cat /tmp/$1" >"$work/$1"
+	grep -q '^status=0$' "$work/$1" || { sed 's/^/# /' "$work/$1"; return 1; }
 }
 
 # guest_end: shut it down; the status is that of scripts/guest.
@@ -156,17 +169,17 @@ vm_get()
 
 vm_is()
 {
-	[ "$(vm "$1" 2>/dev/null)" = "$2" ]
+	[ "$(vm_get "$1" 2>/dev/null)" = "$2" ]
 }
 
 vm_at_least()
 {
-	[ "$(vm "$1")" -ge "$2" ]
+	[ "$(vm_get "$1")" -ge "$2" ]
 }
 
 vm_at_most()
 {
-	[ "$(vm "$1")" -le "$2" ]
+	[ "$(vm_get "$1")" -le "$2" ]
 }
 
 # Bytes in MiB of the files that are the guest's RAM.
@@ -198,7 +211,7 @@ qmp()
 # Floor of a guest after guest_start, remembered: MiB granted.
 settle()
 {
-	within 30 vm_is cpu/grant 1 || return 1
+	wait_until 30 vm_is cpu/grant 1 || return 1
 	FLOOR_MIB=$(vm_get memory/grant_mib)
 }
 
@@ -213,30 +226,26 @@ loop_core()
 	before=$(ram_mib)
 
 	if [ "$cpus" -gt 1 ]; then
-		guest "/load spin $cpus 4 $cpus" >"$work/spin" &
-		spin=$!
+		guest_bg spin "/load spin $cpus 4 $cpus"
 		check "$cpus busy processes: the host grants $cpus CPUs" \
-			within 10 vm_is cpu/grant "$cpus"
-		check 'and the guest has them online' wait $spin
-		check "$(sed -n 's/^online tsc=[0-9]* ns=\([0-9]*\)[0-9]\{6\}$/after \1 ms/p' \
-			"$work/spin")" grep -q ^online "$work/spin"
-		check 'idle: one CPU is granted again' within 15 vm_is cpu/grant 1
-		check 'and the others are held' vm_at_least stats/held 1
+			wait_until 15 vm_is cpu/grant "$cpus"
+		check 'and the guest has them online' guest_done spin 30
+		diag "$(grep ^online "$work/spin")"
+		check 'idle: one CPU is granted again' wait_until 20 vm_is cpu/grant 1
 	fi
 
-	guest '/load touch 1000 2' >"$work/touch" &
-	touch=$!
+	guest_bg touch '/load touch 1000 2'
 	check 'a program writes 1000 MiB: the host grants them' \
-		within 20 vm_at_least memory/grant_mib 1200
-	check 'and has them in pages' within 20 eval '[ $(ram_mib) -ge 1000 ]'
-	check 'the program finds what it wrote' wait $touch
+		wait_until 40 vm_at_least memory/grant_mib 1200
+	check 'and has them in pages' wait_until 40 eval '[ $(ram_mib) -ge 1000 ]'
+	check 'the program finds what it wrote' guest_done touch 60
 	check 'idle: the grant is as small as at first' \
-		within 40 vm_at_most memory/grant_mib "$FLOOR_MIB"
-	check 'and so is what the VMM holds' within 5 ram_at_most "$FLOOR_MIB"
+		wait_until 40 vm_at_most memory/grant_mib "$FLOOR_MIB"
+	check 'and so is what the VMM holds' wait_until 5 ram_at_most "$FLOOR_MIB"
 	check 'nothing that was released could not be taken' vm_is stats/unreclaimed_bytes 0
 	check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
 	check 'no call was malformed' vm_is stats/invalid 0
 	echo "# MiB of RAM in pages: $before before, $(ram_mib) now"
 	check 'the guest ends well' guest_end
-	check 'its directory is gone' within 5 eval '! [ -e $VM ]'
+	check 'its directory is gone' wait_until 5 eval '! [ -e $VM ]'
 }

@@ -24,25 +24,23 @@ check '256 MiB more' gput_is OK memory_mib $((boot + 256))
 
 check 'unload the host module under the guest' host_unload
 check 'the guest runs on' guest true
-check 'it knows that the session is lost' within 10 eval '[ "$(gget state/session)" = lost ]'
+check 'it knows that the session is lost' wait_until 10 eval '[ "$(gget state/session)" = lost ]'
 check 'load the host module again' host_load
-check 'the guest says HELLO by itself' within 20 vm_is state managed
+check 'the guest says HELLO by itself' wait_until 20 vm_is state managed
 check 'with what it holds: two CPUs' vm_is cpu/grant 2
 check 'and can have more' gput_is OK cpus 4
 check 'and give memory back' gput_is OK memory_mib "$boot"
 
-guest '/load spin 4 30' >/dev/null &
-spin=$!
+guest_bg spin '/load spin 4 200'
 gput mode auto >/dev/null
 n=0
 while [ $n -lt 3 ]; do
 	check 'unload under load' host_unload
 	check 'load under load' host_load
-	check 'HELLO' within 20 vm_is state managed
+	check 'HELLO' wait_until 20 vm_is state managed
 	n=$((n + 1))
 done
 guest 'killall load'
-wait $spin
-check 'idle: one CPU' within 20 vm_is cpu/grant 1
+check 'idle: one CPU' wait_until 20 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish

@@ -9,10 +9,8 @@ settle
 gput mode manual >/dev/null
 boot=$(gget memory_mib)
 check '1024 MiB more' gput_is OK memory_mib $((boot + 1024))
-guest '/load touch 500 40' >"$work/touch" &
-touch=$!
-within 20 grep -q ^touched "$work/touch"
-sleep 1
+guest_bg touch '/load touch 500 40'
+wait_until 40 guest 'grep -q ^touched.tsc= /tmp/touch'
 n=0
 while [ $n -lt 3 ]; do
 	grant=$(vm_get memory/grant_mib)
@@ -22,7 +20,7 @@ while [ $n -lt 3 ]; do
 	check 'and came again' gput_is OK memory_mib $((boot + 1024))
 	n=$((n + 1))
 done
-check 'the program finds what it wrote' wait $touch
+check 'the program finds what it wrote' guest_done touch 90
 check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
 check 'all blocks go' gput_is OK memory_mib "$boot"
 check 'the guest ends well' guest_end

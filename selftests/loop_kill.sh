@@ -15,10 +15,10 @@ killed()
 	kill -9 "$QEMU"
 	wait "$GUEST" 2>/dev/null
 	GUEST=
-	check "killed $1: its directory is gone" within 10 eval '! [ -e $VM ]'
-	check 'nothing is used of the pools' within 5 eval \
+	check "killed $1: its directory is gone" wait_until 10 eval '! [ -e $VM ]'
+	check 'nothing is used of the pools' wait_until 5 eval \
 		'[ "$(cat $SYSFS/cpu/used $SYSFS/memory/used_mib | tr -d "\n")" = 00 ]'
-	check 'KVM has no VM' within 5 eval '[ "$(kvm_vms)" = 0 ]'
+	check 'KVM has no VM' wait_until 5 eval '[ "$(kvm_vms)" = 0 ]'
 }
 
 loop_begin
@@ -31,8 +31,8 @@ killed 'managed, idle, three vCPUs held'
 
 guest_start
 settle
-guest '/load touch 1200 60' >/dev/null 2>&1 &
-within 20 vm_at_least memory/grant_mib $((FLOOR_MIB + 256))
+guest_bg touch '/load touch 1200 60'
+wait_until 20 vm_at_least memory/grant_mib $((FLOOR_MIB + 256))
 killed 'growing'
 
 guest_start
@@ -41,8 +41,8 @@ gput mode manual >/dev/null
 boot=$(gget memory_mib)
 gput memory_mib $((boot + 1024)) >/dev/null
 grant=$(vm_get memory/grant_mib)
-guest "(echo $boot >$GUEST_SYSFS/memory_mib; echo 4 >$GUEST_SYSFS/cpus) >/dev/null 2>&1 &"
-within 20 vm_at_most memory/grant_mib $((grant - 128))
+guest_bg shrink "echo $boot >$GUEST_SYSFS/memory_mib; echo 4 >$GUEST_SYSFS/cpus"
+wait_until 20 vm_at_most memory/grant_mib $((grant - 128))
 killed 'shrinking'
 
 guest_start

@@ -55,6 +55,6 @@ check 'as much as may be is granted' vm_at_most memory/grant_mib $((grant + 128)
 check 'the reason is told' eval 'gget last_refusal | grep "^units .*reason=maximum"'
 check 'the host counted it' vm_at_least stats/refused_max 2
 check 'back to auto mode' gput_is OK mode auto
-check 'it shrinks by itself' within 15 vm_is cpu/grant 1
+check 'it shrinks by itself' wait_until 15 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish

@@ -26,11 +26,11 @@ check 'memory and CPUs back' eval 'gput_is OK memory_mib $boot && gput_is OK cpu
 sleep 1
 age=$(boots)
 guest '(sleep 0.5; reboot -f) >/dev/null 2>&1 &'
-check 'reboot: the VM is unmanaged' within 20 vm_is state unmanaged
-check 'and has its ceiling' within 5 vm_is cpu/grant "$(vm_get cpu/ceiling)"
-check 'the guest boots again' within 90 younger
+check 'reboot: the VM is unmanaged' wait_until 20 vm_is state unmanaged
+check 'and has its ceiling' wait_until 5 vm_is cpu/grant "$(vm_get cpu/ceiling)"
+check 'the guest boots again' wait_until 90 younger
 check 'the module loads again' guest_load
 check 'the VM is managed' vm_is state managed
-check 'one CPU' within 10 vm_is cpu/grant 1
+check 'one CPU' wait_until 10 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish

@@ -26,19 +26,20 @@ check 'and can be given back' gput_is OK memory_mib "$boot"
 check 'the CPUs too' gput_is OK cpus 1
 check 'both are' eval 'vm_is cpu/grant 1 && vm_at_most memory/grant_mib $((grant - 256))'
 
-guest '(while :; do /load touch 300; done) >/dev/null 2>&1 & (/load spin 4 60) >/dev/null 2>&1 &'
+guest_bg touch 'while :; do /load touch 300; done'
+guest_bg spin '/load spin 4 200'
 n=0
 while [ $n -lt 4 ]; do
 	check 'unload under load' guest 'rmmod elastic_guest'
 	check 'load under load' guest_load
 	n=$((n + 1))
 done
-check 'four CPUs' within 15 vm_is cpu/grant 4
+check 'four CPUs' wait_until 15 vm_is cpu/grant 4
 guest 'killall -9 sh load; true'
 check 'disable' gput_is OK enable 0
 check 'the VM is detached' vm_is state detached
 check 'enable' gput_is OK enable 1
 check 'the VM is managed' vm_is state managed
-check 'idle: one CPU' within 20 vm_is cpu/grant 1
+check 'idle: one CPU' wait_until 20 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish
