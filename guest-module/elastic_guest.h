@@ -275,7 +275,7 @@ int sched_start(void);
 void sched_stop(void);
 void sched_sense(u64 now_ns);
 void sched_rebase(void);
-void sched_quiet(bool quiet);
+void sched_quiet(bool quiet, u32 settle_ms);
 u64 sched_idle_us(void);
 u64 sched_window_milli(void);
 s64 sched_runnable(void);
@@ -301,6 +301,7 @@ int pressure_start(void);
 void pressure_stop(void);
 void pressure_sense(u64 now_ns);
 void pressure_read(struct pressure_sample *sample);
+void pressure_quiet(bool quiet);
 
 /* sysfs.c */
 int sysfs_start(void);

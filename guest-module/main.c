@@ -106,8 +106,9 @@ err_sysfs:
 	sysfs_stop();
 err_worker:
 	worker_close();
-	sense_stop();
 	worker_stop();
+	if (worker_view.enabled)
+		sense_stop();
 	goto err_bye;
 err_sense:
 	sense_stop();
@@ -128,9 +129,10 @@ static void __exit elastic_guest_exit(void)
 	/* Who writes to sysfs waits for the worker: let them go first. */
 	worker_close();
 	sysfs_stop();
+	/* Only then nobody enables or disables any more. */
+	worker_stop();
 	if (worker_view.enabled)
 		sense_stop();
-	worker_stop();
 	session_bye();
 	session_exit();
 	mem_forget();

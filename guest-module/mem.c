@@ -81,6 +81,8 @@ struct block {
  * @blocks: its whole blocks, ascending
  * @order: their indices, for sorting
  * @nr_blocks: how many
+ * @name: of our memory in the resource tree, which keeps the pointer
+ * @name_used: it does, so the string outlives the module
  */
 struct window {
 	struct elastic_range *ranges;
@@ -89,6 +91,8 @@ struct window {
 	struct block *blocks;
 	u32 *order;
 	u32 nr_blocks;
+	char *name;
+	bool name_used;
 };
 
 static struct window window;
@@ -290,6 +294,10 @@ int mem_find(void)
 	int ret;
 
 	mem_view.block_bytes = memory_block_size_bytes();
+	window.name_used = false;
+	window.name = kstrdup(RESOURCE_NAME, GFP_KERNEL);
+	if (!window.name)
+		return -ENOMEM;
 	ret = scan(0, min(all, ELASTIC_MAX_UNIT));
 	if (ret)
 		goto err_free;
@@ -312,6 +320,9 @@ err_free:
 
 void mem_forget(void)
 {
+	/* The resource tree keeps the name of what stays behind. */
+	if (!window.name_used)
+		kfree(window.name);
 	kvfree(window.order);
 	kvfree(window.blocks);
 	kvfree(window.ranges);
@@ -515,13 +526,16 @@ static int add_one(struct block *block, bool urgent)
 	int ret = 0;
 	u64 us;
 
+	pressure_quiet(true);
 	if (block->state == BLOCK_GRANTED)
 		ret = add_memory_driver_managed(compat_absent_memory_nid(start), start,
-						mem_view.block_bytes, RESOURCE_NAME, MHP_NONE);
+						mem_view.block_bytes, window.name, MHP_NONE);
 	if (!ret) {
+		window.name_used = true;
 		block->state = BLOCK_ADDED;
 		ret = bring_online(block, urgent);
 	}
+	pressure_quiet(false);
 	us = ktime_us_delta(ktime_get(), begin);
 	trace_elastic_block_change(start, true, block->zone, ret, us);
 	if (ret) {
@@ -728,10 +742,15 @@ static int remove_bounded(const struct block *block)
 	timer_setup_on_stack(&timer, offline_timeout, 0);
 	mod_timer(&timer, jiffies + msecs_to_jiffies(elastic_config.tun.mem_offline_timeout_ms));
 	worker_removing(true);
+	pressure_quiet(true);
+	/* Offlining gives every CPU work: no reason for more CPUs. */
+	sched_quiet(true, 0);
 	WRITE_ONCE(isolated_bytes, block->free);
 	ret = compat_offline_and_remove_memory(compat_absent_memory_nid(start), start,
 					       mem_view.block_bytes);
 	WRITE_ONCE(isolated_bytes, 0);
+	sched_quiet(false, 0);
+	pressure_quiet(false);
 	timer_delete_sync(&timer);
 	destroy_timer_on_stack(&timer);
 	worker_removing(false);

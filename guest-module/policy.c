@@ -15,6 +15,7 @@ const struct policy_tunables policy_defaults = {
 	.cpu_up_slack_milli	= 500,
 	.cpu_down_slack_milli	= 200,
 	.cpu_down_delay_ms	= 5000,
+	.cpu_settle_ms		= 100,
 	.cpu_steal_max_permille	= 300,
 	.floor_cpus		= 0,
 	.floor_mib		= 0,
@@ -28,7 +29,7 @@ const struct policy_tunables policy_defaults = {
 	.mem_regret_ms		= 30000,
 	.mem_keep_max_mib	= 1024,
 	.mem_keep_decay_ms	= 60000,
-	.mem_offline_timeout_ms	= 2000,
+	.mem_offline_timeout_ms	= 1000,
 	.mem_retry_ms		= 5000,
 	.mem_retry_max_ms	= 300000,
 	.movable_max_percent	= 1600,
@@ -166,11 +167,12 @@ __u32 policy_mem_up(const struct policy_tunables *tun, const struct policy_mem_s
 	return min_u64(blocks, sample->limit - sample->blocks);
 }
 
-/* Blocks that could go without missing them soon. */
+/* Blocks that could go without missing them soon, as long as memory falls. */
 static __u32 mem_surplus(const struct policy_tunables *tun, __u64 keep,
 			 const struct policy_mem_sample *sample)
 {
-	__u64 margin = MIB(tun->mem_down_margin_mib) + keep;
+	__u64 margin = MIB(tun->mem_down_margin_mib) + keep +
+		       sample->rate / 1000 * tun->mem_down_delay_ms;
 	__u32 most = sample->blocks > sample->floor ? sample->blocks - sample->floor : 0;
 	__u32 n;
 

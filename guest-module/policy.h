@@ -32,6 +32,8 @@ enum policy_zone {
  *	CPU is added for them
  * @cpu_down_slack_milli: the same before a CPU is kept for them
  * @cpu_down_delay_ms: for so long CPUs must not be needed before they go
+ * @cpu_settle_ms: after CPUs went, for so long nothing asks for CPUs: taking a CPU
+ *	down leaves work behind
  * @cpu_steal_max_permille: above this share of stolen time no CPU is added
  * @floor_cpus: never fewer CPUs by own decision; 0: as many as were booted
  * @floor_mib: never less memory by own decision; 0: what was booted with
@@ -59,6 +61,7 @@ struct policy_tunables {
 	__u32 cpu_up_slack_milli;
 	__u32 cpu_down_slack_milli;
 	__u32 cpu_down_delay_ms;
+	__u32 cpu_settle_ms;
 	__u32 cpu_steal_max_permille;
 	__u32 floor_cpus;
 	__u32 floor_mib;

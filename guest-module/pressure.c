@@ -2,11 +2,14 @@
 /*
  * Available memory, the rate at which it falls, reclaim, and running out.
  *
- * The rate is that of the memory in use (total less available), which does not
- * jump when a block comes or goes.
+ * The rate is that of the memory in use (total less available), which is the
+ * same before and after a block comes or goes. Meanwhile it is not: pages of a
+ * block on its way are isolated, which counts as neither free nor absent. So the
+ * rate rests while the worker changes blocks (pressure_quiet()).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
@@ -20,12 +23,14 @@
 /**
  * struct pressure - the sensor
  * @lock: protects what follows; taken in softirq and by the worker
+ * @quiet: a block is on its way
  * @at_ns: time of the last look
  * @used: memory in use then, in bytes
  * @rate: bytes a second by which it rises, smoothed
  */
 struct pressure {
 	spinlock_t lock;	/* see above */
+	bool quiet;
 	u64 at_ns;
 	u64 used;
 	u64 rate;
@@ -54,7 +59,7 @@ static void update_rate(u64 now_ns, const struct pressure_sample *sample)
 	u64 us = (now_ns - pressure.at_ns) / NSEC_PER_USEC;
 	u64 now = 0;
 
-	if (!us)
+	if (!us || pressure.quiet)
 		return;
 	if (used > pressure.used)
 		now = (used - pressure.used) * USEC_PER_SEC / us;
@@ -72,9 +77,31 @@ static void update_rate(u64 now_ns, const struct pressure_sample *sample)
  */
 void pressure_read(struct pressure_sample *sample)
 {
+	u64 now = ktime_get_mono_fast_ns();
+
 	look(sample);
 	spin_lock_bh(&pressure.lock);
+	/* The sensor does not look while the guest idles. */
+	if (now - pressure.at_ns > NSEC_PER_SEC / 2)
+		update_rate(now, sample);
 	sample->rate = pressure.rate;
+	spin_unlock_bh(&pressure.lock);
+}
+
+/**
+ * pressure_quiet() - keep what the worker does with blocks out of the rate
+ * @quiet: begin or end
+ *
+ * Context: worker.
+ */
+void pressure_quiet(bool quiet)
+{
+	struct pressure_sample sample;
+
+	look(&sample);
+	spin_lock_bh(&pressure.lock);
+	pressure.quiet = quiet;
+	update_rate(ktime_get_mono_fast_ns(), &sample);
 	spin_unlock_bh(&pressure.lock);
 }
 

@@ -47,10 +47,11 @@ static DEFINE_PER_CPU_SHARED_ALIGNED(struct account, accounts);
 /**
  * struct sched_window - the window over which the sensor averages
  * @lock: taken with trylock by whoever looks next; protects @start_ns,
- *	@start, @quiet
+ *	@start, @quiet, @settled_ns
  * @start_ns: when it began
  * @start: integral then
  * @quiet: what is runnable now does not count
+ * @settled_ns: nor what was runnable before this time
  * @milli: average over the last whole window, times 1000
  */
 struct sched_window {
@@ -58,6 +59,7 @@ struct sched_window {
 	u64 start_ns;
 	u64 start;
 	bool quiet;
+	u64 settled_ns;
 	u64 milli;
 };
 
@@ -196,8 +198,8 @@ u64 sched_window_milli(void)
 /* Average since the window began; false if it is too short or long past. */
 static bool window_close(u64 now_ns, u64 *milli)
 {
-	u64 window_ns = elastic_config.tun.cpu_window_ms * (u64)NSEC_PER_MSEC;
-	u64 length = now_ns - sched_window.start_ns;
+	s64 window_ns = elastic_config.tun.cpu_window_ms * (s64)NSEC_PER_MSEC;
+	s64 length = now_ns - sched_window.start_ns;
 	s64 sum;
 	u64 now;
 
@@ -207,24 +209,26 @@ static bool window_close(u64 now_ns, u64 *milli)
 	sum = now - sched_window.start;
 	sched_window.start = now;
 	sched_window.start_ns = now_ns;
-	if (length > 4 * window_ns)
+	if (length > 4 * window_ns || now_ns < sched_window.settled_ns)
 		return false;
-	*milli = sum > 0 ? (u64)sum / (length / 1000) : 0;
+	*milli = sum > 0 ? sum / (length / 1000) : 0;
 	return true;
 }
 
 /**
  * sched_quiet() - keep what the worker does out of the window
  * @quiet: begin or end; a new window begins at the end
+ * @settle_ms: and is the first one that counts so much later
  *
  * Context: worker.
  */
-void sched_quiet(bool quiet)
+void sched_quiet(bool quiet, u32 settle_ms)
 {
 	spin_lock_bh(&sched_window.lock);
 	sched_window.quiet = quiet;
 	sched_window.start_ns = ktime_get_mono_fast_ns();
 	sched_window.start = sched_integral(sched_window.start_ns, NULL);
+	sched_window.settled_ns = sched_window.start_ns + settle_ms * (u64)NSEC_PER_MSEC;
 	spin_unlock_bh(&sched_window.lock);
 }
 

@@ -254,6 +254,7 @@ TUNABLE(cpu_window_ms, 1, 1000);
 TUNABLE(cpu_up_slack_milli, 0, 100000);
 TUNABLE(cpu_down_slack_milli, 0, 100000);
 TUNABLE(cpu_down_delay_ms, 0, HOUR_MS);
+TUNABLE(cpu_settle_ms, 0, 60000);
 TUNABLE(cpu_steal_max_permille, 0, 1000);
 TUNABLE(floor_cpus, 0, 4096);
 TUNABLE(floor_mib, 0, U32_MAX);
@@ -299,6 +300,7 @@ static struct attribute *tunable_attrs[] = {
 	&cpu_up_slack_milli_tunable.attr.attr,
 	&cpu_down_slack_milli_tunable.attr.attr,
 	&cpu_down_delay_ms_tunable.attr.attr,
+	&cpu_settle_ms_tunable.attr.attr,
 	&cpu_steal_max_permille_tunable.attr.attr,
 	&floor_cpus_tunable.attr.attr,
 	&floor_mib_tunable.attr.attr,

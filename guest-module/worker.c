@@ -133,6 +133,7 @@ struct worker_view worker_view;
  */
 void worker_interrupt(void)
 {
+	smp_mb();
 	if (READ_ONCE(worker.removing))
 		send_sig(SIGUSR1, worker.task, 1);
 }
@@ -146,8 +147,14 @@ void worker_interrupt(void)
 void worker_removing(bool removing)
 {
 	WRITE_ONCE(worker.removing, removing);
-	if (!removing)
+	if (!removing) {
 		flush_signals(current);
+		return;
+	}
+	/* Pairs with worker_interrupt(): one of both sees the other. */
+	smp_mb();
+	if (worker_urgent())
+		send_sig(SIGUSR1, current, 1);
 }
 
 /**
@@ -199,7 +206,8 @@ int worker_rescue(u64 *blocks)
 	u64 had = atomic64_read(&elastic_stats[STAT_BLOCKS_ADDED]);
 
 	worker_kick(KICK_URGENT);
-	if (!wait_event_timeout(worker.rescued, READ_ONCE(worker.rescues) != before, bound))
+	if (!wait_event_timeout(worker.rescued, READ_ONCE(worker.rescues) != before ||
+				!READ_ONCE(sense_gate.mem_can_grow), bound))
 		return -ETIMEDOUT;
 	*blocks = atomic64_read(&elastic_stats[STAT_BLOCKS_ADDED]) - had;
 	return 0;
@@ -323,13 +331,16 @@ static void hold(u64 *until)
 /* What hotplug itself makes runnable asks for no CPU. */
 static int set_cpus_quietly(u32 want)
 {
+	u32 settle_ms = 0;
 	int ret;
 
-	sched_quiet(true);
+	if (want < num_online_cpus())
+		settle_ms = READ_ONCE(elastic_config.tun.cpu_settle_ms);
+	sched_quiet(true, 0);
 	ret = cpu_set(want);
 	if (test_and_clear_bit(KICK_REBASE, &worker.kicks))
 		sched_rebase();
-	sched_quiet(false);
+	sched_quiet(false, settle_ms);
 	clear_bit(KICK_CPU, &worker.kicks);
 	return ret;
 }
@@ -459,9 +470,9 @@ static void step(unsigned long kicks)
 		rescue_done();
 	}
 	if (kicks & BIT(KICK_REBASE)) {
-		sched_quiet(true);
+		sched_quiet(true, 0);
 		sched_rebase();
-		sched_quiet(false);
+		sched_quiet(false, 0);
 	}
 	if (period)
 		end_period();
@@ -508,9 +519,11 @@ static int disable(void)
 	if (!worker_view.enabled)
 		return 0;
 	WRITE_ONCE(worker_view.enabled, false);
+	/* Who ran out of memory must not wait for us while we wait for him. */
+	WRITE_ONCE(sense_gate.mem_can_grow, false);
+	rescue_done();
 	sense_stop();
 	session_bye();
-	rescue_done();
 	return 0;
 }
 
@@ -615,7 +628,7 @@ static void wait_for_work(void)
 {
 	long timeout = MAX_SCHEDULE_TIMEOUT;
 
-	if (worker_view.enabled && !READ_ONCE(worker.frozen))
+	if (worker_view.enabled && !READ_ONCE(worker.frozen) && !READ_ONCE(worker.closed))
 		timeout = max_t(long, worker.report_at - jiffies, 0);
 	wait_event_interruptible_timeout(worker.wait, anything_to_do(), timeout);
 	/* One that came too late for what it was to end. */
@@ -692,4 +705,7 @@ void worker_freeze(void)
 void worker_stop(void)
 {
 	kthread_stop(worker.task);
+	/* Nobody is left who could come to the rescue. */
+	WRITE_ONCE(sense_gate.mem_can_grow, false);
+	rescue_done();
 }

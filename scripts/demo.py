@@ -17,6 +17,8 @@ MACHINE = 'microvm'
 CPUS = 4
 TOUCH_MIB = 2048
 SPIN_SECONDS = 10
+FLOOR_MIB = 512
+BLOCK_MIB = 128
 PERIOD = 0.1        # of the recorder
 SLACK_MIB = 8       # of the VMM itself, in comparisons of its memory
 SETTLE_SECONDS = 120
@@ -45,7 +47,7 @@ class Recorder(threading.Thread):
         while not self.stopping.wait(PERIOD):
             try:
                 row = (self.now(), int(self.guest.vm('cpu/grant')),
-                       int(self.guest.vm('memory/grant_mib')), self.guest.memfd_mib())
+                       int(self.guest.vm('memory/grant_mib')), self.guest.rss_mib())
             except OSError:
                 return
             self.rows.append(row)
@@ -103,13 +105,13 @@ class Demo:
         return sum('CPL=3' in part for part in text.split('CPU#')[1:])
 
     def witness_floor(self, when):
-        cpus, grant, memfd = self.floor
+        cpus, grant, ram = self.floor
         running = self.running_vcpus()
         self.check(running in ([0], []), "%s: QEMU's monitor: vCPUs that run: %s" % (
             when, running or 'none'))
-        now = self.guest.memfd_mib()
-        self.check(now <= grant + SLACK_MIB, '%s: the RAM file of QEMU has %d MiB (at first %d)' %
-                   (when, now, memfd))
+        now = self.guest.ram_mib()
+        self.check(now <= grant + SLACK_MIB, "%s: QEMU's mapping of the guest's RAM has %d MiB (at first %d)" %
+                   (when, now, ram))
         rss = self.guest.rss_mib()
         self.check(rss <= grant + 128, "%s: QEMU's resident memory is %d MiB" % (when, rss))
         mapped = self.guest.kvm_mapped_mib()
@@ -128,7 +130,7 @@ class Demo:
               % (MACHINE, CPUS), flush=True)
         self.guest = lab.Guest('the guest', '--kernel', self.args.kernel, '--machine', MACHINE,
                                '--vcpus', str(CPUS), '--floor-cpus', '1', '--mem', '4G',
-                               '--floor-mem', '512M', '--module',
+                               '--floor-mem', '512M', '--backend', 'anon', '--module',
                                lab.module('elastic_guest', self.args.kernel + '-cloud'))
         self.guest.clock = self.clock
         self.guest.run('cd /sys/kernel/tracing && echo x86-tsc >trace_clock && '
@@ -149,14 +151,21 @@ class Demo:
                 told = time.monotonic()
                 self.say('waiting until it is small again: %s CPUs, %s MiB, QEMU holds %d MiB' % (
                     self.guest.vm('cpu/grant'), self.guest.vm('memory/grant_mib'),
-                    self.guest.memfd_mib()))
+                    self.guest.ram_mib()))
         return small()
 
     def idle_at_first(self):
-        # What the boot left granted is given up once the guest has settled.
-        time.sleep(1)
+        # The boot is work, too: wait until it is over.
+        def idle():
+            return self.guest.vm('cpu/grant') == '1' and \
+                int(self.guest.vm('memory/grant_mib')) < FLOOR_MIB + BLOCK_MIB
+        try:
+            lab.until('the guest settles after its boot', idle, SETTLE_SECONDS)
+            time.sleep(2)
+        except lab.Problem as problem:
+            self.check(False, str(problem))
         self.floor = (int(self.guest.vm('cpu/grant')), int(self.guest.vm('memory/grant_mib')),
-                      self.guest.memfd_mib())
+                      self.guest.ram_mib())
         self.say('booted: %d CPU and %d MiB granted, QEMU holds %d MiB' % self.floor)
         self.check(self.floor[0] == 1, 'floor: one CPU is granted')
         self.witness_floor('before')
@@ -166,10 +175,12 @@ class Demo:
         load = self.guest.start('/load spin %d %d' % (CPUS, SPIN_SECONDS))
         try:
             lab.until('four CPUs', lambda: self.guest.vm('cpu/grant') == str(CPUS), 8)
-            time.sleep(2)
         except lab.Problem as problem:
             self.check(False, str(problem))
-        running = self.running_vcpus()
+        running = []
+        limit = time.monotonic() + 6
+        while len(running) < CPUS and time.monotonic() < limit:
+            running = self.running_vcpus()
         self.check(len(running) == CPUS, "busy: QEMU's monitor: vCPUs that run: %s" % running)
         most = max(self.user_mode_vcpus() for _ in range(5))
         self.check(most == CPUS, "busy: QEMU's monitor: up to %d vCPUs in user mode at once" % most)
@@ -188,10 +199,10 @@ class Demo:
                 self.say('program: ' + (line.strip() if ' tsc=' not in line else 'touched all'))
             if ' tsc=' in line and line.startswith('touched'):
                 break
-        memfd, grant = self.guest.memfd_mib(), int(self.guest.vm('memory/grant_mib'))
+        ram, grant = self.guest.ram_mib(), int(self.guest.vm('memory/grant_mib'))
         mapped, rss = self.guest.kvm_mapped_mib(), self.guest.rss_mib()
         self.check(grant > TOUCH_MIB, 'touched: %d MiB are granted' % grant)
-        self.check(memfd >= TOUCH_MIB, 'touched: the RAM file of QEMU has %d MiB' % memfd)
+        self.check(ram >= TOUCH_MIB, "touched: QEMU's mapping of the guest's RAM has %d MiB" % ram)
         self.check(mapped >= TOUCH_MIB, "touched: KVM's debugfs: %d MiB mapped" % mapped)
         self.check(rss >= TOUCH_MIB, "touched: QEMU's resident memory is %d MiB" % rss)
         out += load.stdout.read().decode()
@@ -282,8 +293,7 @@ def main():
     parser.add_argument('--kernel', default='6.12')
     demo = Demo(parser.parse_args())
     try:
-        with lab.HugePages():
-            return demo.run()
+        return demo.run()
     except (lab.Problem, OSError) as problem:
         print('demo: NOT OK: %s' % problem, flush=True)
         if demo.guest:

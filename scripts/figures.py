@@ -219,7 +219,7 @@ def main():
         progress('booting a guest with the module')
         guest = lab.Guest('elastic guest', '--kernel', args.kernel, '--machine', args.machine,
                           '--vcpus', '4', '--floor-cpus', '1', '--mem', '4G', '--floor-mem',
-                          '512M', '--module', lab.module('elastic_guest', args.kernel + '-cloud'))
+                          '512M', '--backend', 'anon', '--module', lab.module('elastic_guest', args.kernel + '-cloud'))
         figures = measure(guest, args.kernel, args.machine, clock, progress)
     except (lab.Problem, OSError) as problem:
         print('figures: %s' % problem, file=sys.stderr)

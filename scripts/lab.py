@@ -177,17 +177,16 @@ class Guest:
             found[number] = sum(stat['value'] for stat in vcpu['stats'])
         return [found[number] for number in sorted(found)]
 
-    def memfd_mib(self):
-        """Pages of the RAM's memfd that exist, by its own block count."""
-        folder = '/proc/%d/fd' % self.pid
-        total = 0
-        for fd in os.listdir(folder):
-            try:
-                if 'memfd:' in os.readlink('%s/%s' % (folder, fd)):
-                    total += os.stat('%s/%s' % (folder, fd)).st_blocks * 512
-            except OSError:
-                pass
-        return total // MIB
+    def ram_mib(self):
+        """Pages that exist of the guest's RAM, the VMM's largest mappings."""
+        total = size = 0
+        for line in read('/proc/%d/smaps' % self.pid).split('\n'):
+            words = line.split()
+            if words[:1] == ['Size:']:
+                size = int(words[1])
+            elif words[:1] == ['Rss:'] and size >= 256 * 1024:
+                total += int(words[1])
+        return total // 1024
 
     def rss_mib(self):
         """Memory that the VMM's process holds."""
@@ -243,19 +242,6 @@ def load_host_module(path):
     if os.path.isdir(HOST_SYSFS):
         return
     subprocess.run(['insmod', path], check=True)
-
-
-class HugePages:
-    """Guest RAM is shared memory of the host: in pages of 2 MiB it is there sooner."""
-
-    KNOB = '/sys/kernel/mm/transparent_hugepage/shmem_enabled'
-
-    def __enter__(self):
-        self.before = re.search(r'\[(\w+)\]', read(self.KNOB)).group(1)
-        write(self.KNOB, 'always')
-
-    def __exit__(self, *_):
-        write(self.KNOB, self.before)
 
 
 def kernel():

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-guest_start
+guest_start --backend anon
 settle
 gput mode manual >/dev/null
 boot=$(gget memory_mib)

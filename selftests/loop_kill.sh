@@ -29,7 +29,7 @@ guest_start
 settle
 killed 'managed, idle, three vCPUs held'
 
-guest_start
+guest_start --backend anon
 settle
 guest_bg touch '/load touch 1200 60'
 wait_until 20 vm_at_least memory/grant_mib $((FLOOR_MIB + 256))

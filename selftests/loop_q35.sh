@@ -5,5 +5,5 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-loop_core q35
+loop_core 4 500 --machine q35 --backend memfd
 loop_finish

@@ -158,6 +158,7 @@ static const struct mem_row mem_rows[] = {
 	{ "reclaim near the reserve",	600, 512, 200, 0, 0, 0, 28, 1, false, false, 1 },
 	{ "reclaim far from it",	700, 1024, 800, 0, 4, 0, 28, 9, false, false, 4 },
 	{ "urgent with memory free",	800, 512, 400, 0, 0, 0, 28, 0, true, false, 1 },
+	{ "surplus, but it falls fast",	900, 2560, 1400, 400, 16, 0, 28, 0, false, true, 16 },
 	{ "surplus for no time",	1000, 2560, 2400, 0, 16, 0, 28, 0, false, true, 16 },
 	{ "surplus, not long enough",	5999, 2560, 2400, 0, 16, 0, 28, 0, false, true, 16 },
 	{ "a look between takes nothing", 6000, 2560, 2400, 0, 16, 0, 28, 0, false, false, 16 },
