@@ -247,6 +247,23 @@ static int add_filter(struct ftrace_ops *ops, const struct elastic_fn *fn)
 	return ret;
 }
 
+/* One line, with all functions of the hook: ftrace does not say which it was. */
+static void explain(unsigned int i, int error)
+{
+	char names[256];
+	size_t n = 0;
+	unsigned int j;
+
+	for (j = 0; hooks[i].fns[j].name; j++)
+		n += scnprintf(names + n, sizeof(names) - n, "%s%s()",
+			       j ? ", " : "", hooks[i].fns[j].name);
+	if (error == -EBUSY)
+		pr_err("modified by someone else, a live patch perhaps (or kernel.ftrace_enabled is 0): %s\n",
+		       names);
+	else
+		pr_err("cannot hook (%d): %s\n", error, names);
+}
+
 static int hook(unsigned int i)
 {
 	struct ftrace_ops *ops = &hooks[i].ops;
@@ -258,13 +275,10 @@ static int hook(unsigned int i)
 	if (ret)
 		goto err_filter;
 	ret = register_ftrace_function(ops);
-	if (ret == -EBUSY)
-		pr_err("%s() is modified by someone else, a live patch perhaps (or kernel.ftrace_enabled is 0)\n",
-		       hooks[i].fns[0].name);
-	else if (ret)
-		pr_err("cannot hook %s() (%d)\n", hooks[i].fns[0].name, ret);
-	if (ret)
+	if (ret) {
+		explain(i, ret);
 		goto err_filter;
+	}
 	return 0;
 
 err_filter:
