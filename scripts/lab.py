@@ -93,11 +93,11 @@ class Guest:
         self.log = open(self.dir + '/log', 'wb')
         argv = [vmlib.SCRIPTS + '/guest', '--sock', self.sock, '--qmp', self.qmp_path,
                 '--pidfile', self.dir + '/pid', '--ready', self.dir + '/ready',
-                '--timeout', str(timeout), '--file', LOAD, *options]
+                '--timeout', str(timeout), '--boot-timeout', '200', '--file', LOAD, *options]
         self.name = name
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log)
-        until(name + ' boots', self._is_ready, 150)
+        until(name + ' boots', self._is_ready, 240)
         self.pid = int(read(self.dir + '/pid'))
         sock = vmlib.socket.socket(vmlib.socket.AF_UNIX)
         sock.connect(self.qmp_path)

@@ -3,6 +3,7 @@
 
 import ctypes
 import json
+import mmap
 import os
 import re
 import signal
@@ -47,6 +48,45 @@ def splats(text, limit=5):
     """The lines of a kernel log that tell of trouble."""
     found = [line for line in text.split(b'\n') if SPLAT.search(line)]
     return [line.decode(errors='replace').strip() for line in found[:limit]]
+
+
+def stale_int3(text):
+    """
+    Did a kernel die of a breakpoint that is not in its memory?
+
+    The emulator then ran an old translation of code that the kernel patches while it
+    runs (signature A). The byte before the marked one is what memory holds there.
+    """
+    for chunk in text.split(b'Oops: int3')[1:]:
+        code = re.search(rb'Code: [0-9a-f ]*?([0-9a-f]{2}) <[0-9a-f]{2}>', chunk)
+        if code:
+            return code[1] != b'cc'
+    return False
+
+
+def tsc_khz():
+    """The frequency of this machine's time-stamp counter, measured; None if it has none."""
+    try:
+        code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        code.write(b'\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3')  # rdtsc, as one number
+        read = ctypes.CFUNCTYPE(ctypes.c_uint64)(
+            ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    except (OSError, ValueError):
+        return None
+
+    def both():
+        # The closest of several looks at both clocks.
+        looks = []
+        for _ in range(50):
+            begin = time.monotonic_ns()
+            ticks = read()
+            end = time.monotonic_ns()
+            looks.append((end - begin, (begin + end) // 2, ticks))
+        return min(looks)[1:]
+    begin = both()
+    time.sleep(0.2)
+    end = both()
+    return (end[1] - begin[1]) * 1000000 // (end[0] - begin[0])
 
 
 def read_bytes(path):

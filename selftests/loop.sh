@@ -56,11 +56,11 @@ guest_boot()
 {
 	rm -f "$work/ready" "$work/pid"
 	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
-		--mem 2G --machine microvm --timeout 300 --file "$LOAD" --module-file "$GUEST_KO" \
+		--mem 2G --machine microvm --timeout 300 --boot-timeout 100 --file "$LOAD" --module-file "$GUEST_KO" \
 		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
 		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
 	GUEST=$!
-	if ! wait_until 120 guest_booted || ! [ -e "$work/ready" ]; then
+	if ! wait_until 110 guest_booted || ! [ -e "$work/ready" ]; then
 		sed 's/^/# /' "$work/log"
 		guest_kill
 		bail 'the guest does not boot'
