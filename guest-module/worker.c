@@ -133,6 +133,7 @@ struct worker_view worker_view;
  */
 void worker_interrupt(void)
 {
+	/* Pairs with worker_removing(): the kick is there before this looks. */
 	smp_mb();
 	if (READ_ONCE(worker.removing))
 		send_sig(SIGUSR1, worker.task, 1);

@@ -63,7 +63,7 @@ answers 'REQUEST of it again' '0 0x0 0x2 *' 2 "$cookie" 2 0
 answers 'REQUEST of a vCPU that is not' '2 0x3 0x0 *' 2 "$cookie" 0x100000 0
 answers 'REQUEST of two, one is not' '1 0x3 0x4 *' 2 "$cookie" 0x100004 0
 answers 'the same as a whole' '2 0x* 0x4 *' 0x8000000000000002 "$cookie" 0x100004 0
-answers 'REQUEST of memory beyond the ceiling' '2 0x30000 *' 2 "$cookie" 0 0x4000000000000001
+answers 'REQUEST of memory beyond the ceiling' '2 0x30000 *' 2 "$cookie" 0 0x100000000001
 check 'three vCPUs are granted' vm_is cpu/grant 3
 
 answers 'RELEASE_CPU of the calling vCPU' '-22 0x7 *' 3 "$cookie" 1 0
