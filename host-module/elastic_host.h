@@ -130,7 +130,7 @@ struct elastic_vm {
 	char name[24];
 	pid_t pid;
 
-	struct mutex lock;
+	struct mutex lock;	/* operations of the VM, one after the other */
 	atomic_t resets;
 	int epoch;
 	u64 cookie;
@@ -162,6 +162,7 @@ extern bool elastic_stopping;
  */
 static inline bool elastic_vm_enforced(struct elastic_vm *vm)
 {
+	/* Pairs with elastic_grant_begin(): the bits come with the epoch. */
 	return smp_load_acquire(&vm->epoch) == atomic_read(&vm->resets) &&
 	       !READ_ONCE(elastic_stopping);
 }

@@ -438,7 +438,7 @@ static u64 cpus_needed(struct elastic_vm *vm, struct elastic_want *want,
 		return 0;
 	if (hweight64(there) < want->nr_cpus)
 		want->cpu_reason = ELASTIC_R_CEILING;
-	return min(want->nr_cpus, (unsigned int)hweight64(there)) -
+	return min_t(unsigned int, want->nr_cpus, hweight64(there)) -
 	       hweight64(want->got_cpus);
 }
 

@@ -21,7 +21,7 @@
 #include "elastic_host.h"
 #include "trace.h"
 
-#define UNIT_PAGES	(1UL << ELASTIC_UNIT_GFN_SHIFT)
+#define UNIT_PAGES	BIT(ELASTIC_UNIT_GFN_SHIFT)
 /* At a time, so that the VMM's own use of its memory does not wait for long. */
 #define ROUND_PAGES	(32 * UNIT_PAGES)
 

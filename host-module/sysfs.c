@@ -314,8 +314,8 @@ static const struct kobj_type vm_ktype = {
 int elastic_sysfs_add_vm(struct elastic_vm *vm)
 {
 	vm->kobj.kset = vms;
-	return kobject_init_and_add(&vm->kobj, (struct kobj_type *)&vm_ktype,
-				    NULL, "%s", vm->name);
+	return kobject_init_and_add(&vm->kobj, &vm_ktype, NULL, "%s",
+				    vm->name);
 }
 
 /**

@@ -26,8 +26,8 @@ static DEFINE_SPINLOCK(vm_hash_lock);
 /* So that a host without managed VMs pays one branch. */
 static atomic_t nr_vms = ATOMIC_INIT(0);
 
-/* All records, also those of dead VMs whose directory is still there. */
 LIST_HEAD(elastic_vms);
+/* All records, also those of dead VMs whose directory is still there. */
 DEFINE_MUTEX(elastic_vms_lock);
 
 static struct workqueue_struct *vm_wq;

@@ -55,6 +55,8 @@ class Results:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.failures = []
+        self.emulator = 0
+        self.emulator = 0
         self.started = time.monotonic()
 
     def add(self, kind, name):
@@ -224,7 +226,7 @@ def figures(results):
     results.note('figures: host 6.12, guest 6.12')
     found = 0
     with open(LOGS + '/figures.log', 'wb') as log, subprocess.Popen(
-            [SCRIPTS + '/testbed', '--kernel', '6.12', '--timeout', '400', '--artifacts',
+            [SCRIPTS + '/testbed', '--kernel', '6.12', '--timeout', '900', '--artifacts',
              LOGS + '/figures', '--', 'python3', '-B', SCRIPTS + '/figures.py'], cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         lines = []

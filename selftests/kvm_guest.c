@@ -94,7 +94,8 @@ const char *kg_end_name(enum kg_end end)
 	case KG_EINTR: return "EINTR";
 	case KG_TIMEOUT: return "still running";
 	case KG_TRAP: return "exception in the guest";
-	case KG_OTHER: break;
+	case KG_OTHER:
+		break;
 	}
 	return "other";
 }

@@ -109,7 +109,10 @@ guest_bg()
 # guest_done NAME SECONDS: wait for it and show its output; its status.
 guest_done()
 {
-	wait_until "$2" guest "grep -q ^status= /tmp/$1" || return 1
+	if ! wait_until "$2" guest "grep -q ^status= /tmp/$1"; then
+		guest "cat /tmp/$1; ps" | sed 's/^/# /'
+		return 1
+	fi
 	guest "cat /tmp/$1" >"$work/$1"
 	grep -q '^status=0$' "$work/$1" || { sed 's/^/# /' "$work/$1"; return 1; }
 }
@@ -226,9 +229,9 @@ loop_core()
 
 	guest_bg touch "/load touch $mib 2"
 	check "a program writes $mib MiB: the host grants them" \
-		wait_until 60 vm_at_least memory/grant_mib $((mib + 128))
-	check 'and has them in pages' wait_until 60 eval '[ $(ram_mib) -ge $mib ]'
-	check 'the program finds what it wrote' guest_done touch 60
+		wait_until 100 vm_at_least memory/grant_mib $((mib + 128))
+	check 'and has them in pages' wait_until 100 eval '[ $(ram_mib) -ge $mib ]'
+	check 'the program finds what it wrote' guest_done touch 100
 	check 'idle: the grant is as small as at first' \
 		wait_until 40 vm_at_most memory/grant_mib "$FLOOR_MIB"
 	check 'and so is what the VMM holds' wait_until 5 ram_at_most "$FLOOR_MIB"

@@ -5,5 +5,5 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-loop_core 4 500 --machine q35 --backend memfd
+loop_core 4 300 --machine q35 --backend memfd --floor-mem 384M
 loop_finish

@@ -26,7 +26,7 @@ check 'and can be given back' gput_is OK memory_mib "$boot"
 check 'the CPUs too' gput_is OK cpus 1
 check 'both are' eval 'vm_is cpu/grant 1 && vm_at_most memory/grant_mib $((grant - 256))'
 
-guest_bg touch 'while :; do /load touch 300; done'
+guest_bg touch 'until [ -e /tmp/stop ]; do /load touch 300; done'
 guest_bg spin '/load spin 4 200'
 n=0
 while [ $n -lt 4 ]; do
@@ -35,7 +35,7 @@ while [ $n -lt 4 ]; do
 	n=$((n + 1))
 done
 check 'four CPUs' wait_until 15 vm_is cpu/grant 4
-guest 'killall -9 sh load; true'
+guest 'touch /tmp/stop; killall load; true'
 check 'disable' gput_is OK enable 0
 check 'the VM is detached' vm_is state detached
 check 'enable' gput_is OK enable 1

@@ -135,7 +135,8 @@ static void release(enum kg_backend backend)
 
 	fell = before - behind();
 	ktap_ok(a.status == ELASTIC_OK && a.rbx == ELASTIC_R_NONE && a.rdx == TAKEN_NR,
-		"%s: %d units given up: %llu taken back", name, TAKEN_NR, (unsigned long long)a.rdx);
+		"%s: %d units given up: %llu taken back", name, TAKEN_NR,
+		(unsigned long long)a.rdx);
 	/* Page tables and this process' own doings are within 256 KiB */
 	ktap_ok(fell <= (s64)UNIT(TAKEN_NR) + 262144 && fell >= (s64)UNIT(TAKEN_NR) - 262144,
 		"%s: the host's memory falls by %lld KiB of %llu", name, (long long)fell / 1024,
@@ -374,7 +375,8 @@ static void huge_pages(void)
 
 	got = reserve(path, RAM_UNITS + 8, &before);
 	if (got < RAM_UNITS) {
-		ktap_skip("no huge pages can be reserved", "huge pages (%ld of %d)", got, RAM_UNITS);
+		ktap_skip("no huge pages can be reserved", "huge pages (%ld of %d)", got,
+			  RAM_UNITS);
 	} else {
 		basics(KG_HUGETLB);
 		left_alone(KG_HUGETLB, "pinned", false);

@@ -174,7 +174,8 @@ static int touch(uint64_t mib, uint64_t seconds)
 	for (i = 0; i < words; i += step) {
 		mem[i] = mark(i);
 		if (i % (256 * MIB / sizeof(uint64_t)) == 0 && i) {
-			printf("touched %llu MiB\n", (unsigned long long)(i * sizeof(uint64_t) / MIB));
+			printf("touched %llu MiB\n",
+			       (unsigned long long)(i * sizeof(uint64_t) / MIB));
 			fflush(stdout);
 		}
 	}
