@@ -7,11 +7,15 @@
  * remove, then release. The worker alone changes what this file keeps.
  *
  * A CPU that an administrator takes offline by hand is given up at the next
- * REPORT; bringing it back by hand fails until it is granted again.
+ * REPORT; bringing it back by hand is refused until it is granted again: the
+ * host would hold it, and its start would wait there for a later grant, when the
+ * kernel that sent it has long given up.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/kprobes.h>
 #include <linux/slab.h>
 
 #include "compat/sched.h"
@@ -23,13 +27,16 @@
 /**
  * struct cpu_slot - one possible CPU
  * @apic_id: U32_MAX if it cannot be named to the host
- * @granted: the host granted it, as far as known
+ * @granted: the host granted it, as far as known; falls with the CPU hotplug
+ *	lock held
+ * @starting: it was started and has not come up; changed by the hotplug states
  * @retry_ms: delay after the last failure, 0 if there was none
  * @retry_at_ms: not to be tried before
  */
 struct cpu_slot {
 	u32 apic_id;
 	bool granted;
+	bool starting;
 	u32 retry_ms;
 	u64 retry_at_ms;
 };
@@ -39,6 +46,9 @@ static struct cpu_slot *slots;
 /* CPU online at load that maxcpus= did not leave off */
 static u32 boot_cpus;
 static u32 nr_words;
+/* Hotplug states: what was allocated for the first, and the second. */
+static int state_prepare;
+static int state_online;
 
 static bool slot_nameable(unsigned int cpu)
 {
@@ -68,6 +78,16 @@ static bool slot_waits(unsigned int cpu)
 	return slots[cpu].retry_ms && elastic_now_ms() < slots[cpu].retry_at_ms;
 }
 
+/*
+ * Online, or started and not come: it may come yet, and the host must not keep
+ * it for later. The next try starts it anew.
+ */
+static bool slot_in_use(unsigned int cpu)
+{
+	return slot_nameable(cpu) &&
+	       (cpu_online(cpu) || (slots[cpu].granted && slots[cpu].starting));
+}
+
 /**
  * cpu_held_words() - the vCPU set in use, for HELLO
  * @words: room for ELASTIC_MAX_CPU_WORDS, zero
@@ -80,8 +100,8 @@ u32 cpu_held_words(u64 *words)
 {
 	unsigned int cpu;
 
-	for_each_online_cpu(cpu)
-		if (slot_nameable(cpu))
+	for_each_possible_cpu(cpu)
+		if (slot_in_use(cpu))
 			words[slots[cpu].apic_id / 64] |= BIT_ULL(slots[cpu].apic_id % 64);
 	return nr_words;
 }
@@ -96,7 +116,7 @@ void cpu_adopt(void)
 	unsigned int cpu;
 
 	for_each_possible_cpu(cpu)
-		slots[cpu].granted = cpu_online(cpu) && slot_nameable(cpu);
+		slots[cpu].granted = slot_in_use(cpu);
 }
 
 /**
@@ -132,6 +152,13 @@ static u64 candidates(u32 word)
 	return set;
 }
 
+static void forget_start(unsigned int cpu)
+{
+	cpus_read_lock();
+	slots[cpu].starting = false;
+	cpus_read_unlock();
+}
+
 static int start_one(unsigned int cpu)
 {
 	ktime_t start = ktime_get();
@@ -143,7 +170,10 @@ static int start_one(unsigned int cpu)
 		pr_warn_ratelimited("CPU %u does not start: %d\n", cpu, ret);
 		stat_inc(STAT_CPU_ADD_FAILURES);
 		slot_failed(cpu);
-		return ret ?: -EIO;
+		/* Only this says that it was started and did not come. */
+		if (ret != -EIO)
+			forget_start(cpu);
+		return ret < 0 ? ret : -EIO;
 	}
 	slots[cpu].retry_ms = 0;
 	stat_inc(STAT_CPUS_ADDED);
@@ -162,8 +192,8 @@ static int release_offline(u32 word, u64 set)
 	int ret = 0;
 
 	cpus_read_lock();
-	for_each_online_cpu(cpu)
-		if (slot_nameable(cpu) && slots[cpu].apic_id / 64 == word)
+	for_each_possible_cpu(cpu)
+		if (slots[cpu].apic_id / 64 == word && slot_in_use(cpu))
 			set &= ~BIT_ULL(slots[cpu].apic_id % 64);
 	if (set)
 		ret = session_release_cpus(word, set, &granted);
@@ -305,6 +335,96 @@ void cpu_release_stray(void)
 		if (set)
 			release_offline(word, set);
 	}
+}
+
+/* Before a CPU is started. */
+static int prepare_cpu(unsigned int cpu)
+{
+	if (slot_nameable(cpu) && !slots[cpu].granted && READ_ONCE(session.enforced))
+		return -EPERM;
+	slots[cpu].starting = true;
+	return 0;
+}
+
+/* It has come. */
+static int online_cpu(unsigned int cpu)
+{
+	slots[cpu].starting = false;
+	return 0;
+}
+
+static int add_states(void)
+{
+	int ret;
+
+	ret = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "elastic_guest:prepare",
+					prepare_cpu, NULL);
+	if (ret < 0)
+		return ret;
+	state_prepare = ret;
+	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "elastic_guest:online",
+					online_cpu, NULL);
+	if (ret < 0) {
+		cpuhp_remove_state_nocalls(state_prepare);
+		return ret;
+	}
+	state_online = ret;
+	return 0;
+}
+
+/*
+ * Around the start of a CPU the kernel sets and clears the shutdown status in
+ * CMOS, for processors whose APIC is a chip of its own. KVM has none of these,
+ * and each write goes to the VMM and back, so the worker leaves them out. The
+ * kernel's own switch (x86_platform.legacy.warm_reset) is read-only by now.
+ */
+#define CMOS_SHUTDOWN_STATUS	0x0f
+
+static void write_nothing(unsigned char val, unsigned char addr)
+{
+}
+
+static int before_cmos_write(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (!worker_is_current() || (u8)regs->si != CMOS_SHUTDOWN_STATUS)
+		return 0;
+	/* In its place: same arguments, same return address. */
+	instruction_pointer_set(regs, (unsigned long)write_nothing);
+	return 1;
+}
+NOKPROBE_SYMBOL(before_cmos_write);
+
+static struct kprobe cmos_write = {
+	.symbol_name = "rtc_cmos_write",
+	.pre_handler = before_cmos_write,
+};
+static bool cmos_probed;
+
+/**
+ * cpu_start() - watch CPUs come and go; there is a session
+ *
+ * Return: 0 or the error of adding a hotplug state.
+ */
+int cpu_start(void)
+{
+	int ret = add_states();
+
+	if (ret)
+		return ret;
+	/* Without it all works, a little slower. */
+	ret = register_kprobe(&cmos_write);
+	if (ret)
+		pr_info("no probe of %s: %d\n", cmos_write.symbol_name, ret);
+	cmos_probed = !ret;
+	return 0;
+}
+
+void cpu_stop(void)
+{
+	if (cmos_probed)
+		unregister_kprobe(&cmos_write);
+	cpuhp_remove_state_nocalls(state_online);
+	cpuhp_remove_state_nocalls(state_prepare);
 }
 
 /**

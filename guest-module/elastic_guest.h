@@ -115,12 +115,14 @@ enum worker_command {
 	COMMAND_CPUS,	/* have this many CPUs */
 	COMMAND_MIB,	/* have this much memory */
 	COMMAND_ENABLE,	/* begin or end the session */
+	COMMAND_PAUSE,	/* do nothing, or go on */
 };
 
 int worker_start(void);
 void worker_stop(void);
 void worker_close(void);
 void worker_freeze(void);
+int worker_pause(bool pause);
 void worker_kick(enum worker_kick why);
 int worker_execute(enum worker_command command, u64 arg);
 bool worker_urgent(void);
@@ -166,6 +168,7 @@ enum session_state {
  * @cookie: names it; secret
  * @features: ELASTIC_FEAT_* that hold
  * @version: of the interface
+ * @enforced: the host holds what it did not grant, also after BYE
  * @known: a REPORT has brought what follows
  * @cpus_target: most vCPUs to hold
  * @cpus_granted: vCPUs granted
@@ -177,6 +180,7 @@ struct session {
 	u64 cookie;
 	u64 features;
 	u32 version;
+	bool enforced;
 	bool known;
 	u32 cpus_target;
 	u32 cpus_granted;
@@ -203,6 +207,8 @@ void session_refusal(char *text);
 /* cpu.c */
 int cpu_find(void);
 void cpu_forget(void);
+int cpu_start(void);
+void cpu_stop(void);
 u32 cpu_held_words(u64 *words);
 void cpu_adopt(void);
 u32 cpu_present_limit(void);
@@ -238,6 +244,7 @@ void mem_forget(void);
 u32 mem_absent(u64 *cursor, struct elastic_range *ranges, u32 max);
 int mem_set(u32 want, bool urgent);
 void mem_refresh(void);
+void mem_release_stray(void);
 u64 mem_isolated_bytes(void);
 u64 mem_units(void);
 

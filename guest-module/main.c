@@ -6,6 +6,7 @@
 #include <linux/kvm_para.h>
 #include <linux/module.h>
 #include <linux/reboot.h>
+#include <linux/suspend.h>
 
 #include "elastic_guest.h"
 
@@ -31,6 +32,36 @@ static int reboot_notify(struct notifier_block *nb, unsigned long action, void *
 
 static struct notifier_block reboot_notifier = {
 	.notifier_call = reboot_notify,
+};
+
+/*
+ * A system that goes to sleep takes its CPUs offline and wants them back; giving
+ * them up would leave it with one. It ends when it wakes up, or does not sleep.
+ */
+static int pm_notify(struct notifier_block *nb, unsigned long action, void *data)
+{
+	int ret;
+
+	switch (action) {
+	case PM_SUSPEND_PREPARE:
+	case PM_HIBERNATION_PREPARE:
+	case PM_RESTORE_PREPARE:
+		ret = worker_pause(true);
+		/* Who failed is not told that the rest has been called off. */
+		if (ret)
+			worker_pause(false);
+		return notifier_from_errno(ret);
+	case PM_POST_SUSPEND:
+	case PM_POST_HIBERNATION:
+	case PM_POST_RESTORE:
+		worker_pause(false);
+		break;
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block pm_notifier = {
+	.notifier_call = pm_notify,
 };
 
 static int check_platform(void)
@@ -82,10 +113,13 @@ static int __init elastic_guest_init(void)
 		goto err_mem;
 	ret = begin_session();
 	if (ret)
-		goto err_session;
-	ret = sense_start();
+		goto err_bye;
+	ret = cpu_start();
 	if (ret)
 		goto err_bye;
+	ret = sense_start();
+	if (ret)
+		goto err_cpu_stop;
 	ret = worker_start();
 	if (ret)
 		goto err_sense;
@@ -95,12 +129,17 @@ static int __init elastic_guest_init(void)
 	ret = register_reboot_notifier(&reboot_notifier);
 	if (ret)
 		goto err_sysfs;
+	ret = register_pm_notifier(&pm_notifier);
+	if (ret)
+		goto err_reboot;
 	pr_info("%u of %u CPUs, %llu MiB, up to %llu MiB more in blocks of %llu MiB\n",
 		num_online_cpus(), cpu_present_limit(), mem_units() * 2,
 		(mem_view.usable_blocks - mem_view.blocks) * (mem_view.block_bytes >> 20),
 		mem_view.block_bytes >> 20);
 	return 0;
 
+err_reboot:
+	unregister_reboot_notifier(&reboot_notifier);
 err_sysfs:
 	worker_close();
 	sysfs_stop();
@@ -109,12 +148,13 @@ err_worker:
 	worker_stop();
 	if (worker_view.enabled)
 		sense_stop();
-	goto err_bye;
+	goto err_cpu_stop;
 err_sense:
 	sense_stop();
+err_cpu_stop:
+	cpu_stop();
 err_bye:
 	session_bye();
-err_session:
 	session_exit();
 err_mem:
 	mem_forget();
@@ -125,6 +165,7 @@ err_cpu:
 
 static void __exit elastic_guest_exit(void)
 {
+	unregister_pm_notifier(&pm_notifier);
 	unregister_reboot_notifier(&reboot_notifier);
 	/* Who writes to sysfs waits for the worker: let them go first. */
 	worker_close();
@@ -134,6 +175,7 @@ static void __exit elastic_guest_exit(void)
 	if (worker_view.enabled)
 		sense_stop();
 	session_bye();
+	cpu_stop();
 	session_exit();
 	mem_forget();
 	cpu_forget();

@@ -44,7 +44,7 @@
 /**
  * enum block_state - of a memory block of the window
  * @BLOCK_ABSENT: not in the kernel, and not granted as far as known
- * @BLOCK_GRANTED: granted, not in the kernel
+ * @BLOCK_GRANTED: granted, not in the kernel; if it stays so, a release failed
  * @BLOCK_ADDED: in the kernel, offline
  * @BLOCK_ONLINE: in use
  */
@@ -587,7 +587,8 @@ static u32 absent_run(u32 *from, u32 max)
 	for (i = *from; i < window.nr_blocks && n < max; i++) {
 		const struct block *block = &window.blocks[i];
 
-		if (block->state != BLOCK_ABSENT || block_waits(block)) {
+		/* GRANTED may be wrong: what is asked for is never touched unasked. */
+		if (block->state > BLOCK_GRANTED || block_waits(block)) {
 			if (n)
 				break;
 			continue;
@@ -601,20 +602,31 @@ static u32 absent_run(u32 *from, u32 max)
 	return n;
 }
 
+/* Give up a block that is granted and not in the kernel. */
+static int release_block(struct block *block)
+{
+	struct elastic_range range = { block->first, mem_block_units() };
+	int ret;
+
+	/* Before, so that a HELLO in between gives it up, too. */
+	block->state = BLOCK_ABSENT;
+	ret = session_release_units(&range, 1);
+	if (ret == -EINVAL)	/* it was not granted */
+		return 0;
+	if (ret)
+		block->state = BLOCK_GRANTED;
+	return ret;
+}
+
 /* A block is whole or of no use: give back what does not make one. */
 static void release_granted(u32 from, u32 to, u64 tail)
 {
 	struct elastic_range range;
 	u32 i;
 
-	for (i = from; i < to; i++) {
-		if (window.blocks[i].state != BLOCK_GRANTED)
-			continue;
-		window.blocks[i].state = BLOCK_ABSENT;
-		range.first = window.blocks[i].first;
-		range.nr = mem_block_units();
-		session_release_units(&range, 1);
-	}
+	for (i = from; i < to; i++)
+		if (window.blocks[i].state == BLOCK_GRANTED)
+			release_block(&window.blocks[i]);
 	if (tail) {
 		range.first = window.blocks[to - 1].first + mem_block_units();
 		range.nr = tail;
@@ -766,7 +778,9 @@ static int remove_one(struct block *block)
 	trace_elastic_block_change(block->first << ELASTIC_UNIT_SHIFT, false, block->zone, ret, us);
 	if (ret) {
 		count_offline_failure(ret);
-		block_failed(block);
+		/* It was we who ended it, for something urgent: not the block's fault. */
+		if (ret != -EINTR || !worker_urgent())
+			block_failed(block);
 		return ret;
 	}
 	block->state = BLOCK_ABSENT;
@@ -815,10 +829,23 @@ static int compare_ranges(const void *a, const void *b)
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
+/* Blocks that could not be released: mem_release_stray() tries again. */
+static void release_failed(const struct elastic_range *ranges, u32 nr)
+{
+	u64 unit;
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		for (unit = ranges[i].first; unit < ranges[i].first + ranges[i].nr;
+		     unit += mem_block_units())
+			window.blocks[block_at(unit)].state = BLOCK_GRANTED;
+}
+
 /* Release blocks in one batch, in ascending order. */
 static int release_batch(struct elastic_range *ranges, u32 nr)
 {
 	u32 i, n = 0;
+	int ret;
 
 	if (!nr)
 		return 0;
@@ -829,7 +856,10 @@ static int release_batch(struct elastic_range *ranges, u32 nr)
 		else
 			ranges[++n] = ranges[i];
 	}
-	return session_release_units(ranges, n + 1);
+	ret = session_release_units(ranges, n + 1);
+	if (ret)
+		release_failed(ranges, n + 1);
+	return ret;
 }
 
 static int mem_shrink(u32 want)
@@ -856,6 +886,20 @@ static int mem_shrink(u32 want)
 	if (mem_view.blocks <= want)
 		return err;
 	return ret ?: -EBUSY;
+}
+
+/**
+ * mem_release_stray() - give up what is granted and not in the kernel
+ *
+ * An earlier release failed.
+ */
+void mem_release_stray(void)
+{
+	u32 i;
+
+	for (i = 0; i < window.nr_blocks; i++)
+		if (window.blocks[i].state == BLOCK_GRANTED && release_block(&window.blocks[i]))
+			break;
 }
 
 /**

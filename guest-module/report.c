@@ -117,7 +117,10 @@ static int finish(enum elastic_op op, enum elastic_stat stat, u64 start_ns,
 		stat_inc(STAT_STALE);
 	else
 		stat_inc(STAT_CALL_ERRORS);
-	if ((ret == -ESTALE || ret == -ENODEV) && session.state == SESSION_MANAGED)
+	if (ret != -ESTALE && ret != -ENODEV)
+		return ret;
+	WRITE_ONCE(session.enforced, false);
+	if (session.state == SESSION_MANAGED)
 		set_state(SESSION_LOST, ret);
 	return ret;
 }
@@ -141,24 +144,41 @@ void session_refusal(char *text)
 	spin_unlock(&refusal_lock);
 }
 
+/* Give up ranges, without those that are not granted as they are. */
+static int release_known(const struct elastic_range *ranges, u32 nr)
+{
+	struct hc_answer answer;
+	u64 start;
+	int ret;
+
+	while (nr) {
+		start = ktime_get_ns();
+		answer = hc_release_units(session.cookie, ranges, nr);
+		ret = finish(ELASTIC_OP_RELEASE_MEM, STAT_RELEASES, start, &answer);
+		if (ret != -EINVAL || answer.rcx >= nr)
+			return ret;
+		/* Nothing was released: those before the bad one, then those behind it. */
+		ret = release_known(ranges, answer.rcx);
+		if (ret)
+			return ret;
+		ranges += answer.rcx + 1;
+		nr -= answer.rcx + 1;
+	}
+	return 0;
+}
+
 /* More absent ranges than fit into HELLO are given up afterwards. */
 static int release_rest(u64 cursor)
 {
-	struct elastic_range *ranges = argument;
-	struct hc_answer answer;
-	u64 start;
 	u32 nr;
 	int ret;
 
 	for (;;) {
-		nr = mem_absent(&cursor, ranges, ELASTIC_MAX_RANGES);
+		nr = mem_absent(&cursor, argument, ELASTIC_MAX_RANGES);
 		if (!nr)
 			return 0;
-		start = ktime_get_ns();
-		answer = hc_release_units(session.cookie, ranges, nr);
-		ret = finish(ELASTIC_OP_RELEASE_MEM, STAT_RELEASES, start, &answer);
-		/* It was not granted: then nothing is to be given up. */
-		if (ret && ret != -EINVAL)
+		ret = release_known(argument, nr);
+		if (ret)
 			return ret;
 	}
 }
@@ -206,12 +226,18 @@ int session_hello(void)
 	start = ktime_get_ns();
 	answer = hc_hello(argument, length);
 	ret = finish(ELASTIC_OP_HELLO, STAT_HELLOS, start, &answer);
+	/* A host that answers a version that was not offered has none in common. */
+	if (!ret && answer.status == ELASTIC_OK && answer.rdx != ELASTIC_VERSION) {
+		hc_bye(answer.rbx);
+		ret = -EPROTONOSUPPORT;
+	}
 	if (!ret && answer.status == ELASTIC_OK) {
 		session.cookie = answer.rbx;
 		WRITE_ONCE(session.features, answer.rcx);
 		WRITE_ONCE(session.version, answer.rdx);
 		WRITE_ONCE(session.known, false);
 		cpu_adopt();
+		WRITE_ONCE(session.enforced, true);
 	}
 	cpus_read_unlock();
 	if (!ret && answer.status != ELASTIC_OK)

@@ -84,9 +84,12 @@ struct period {
  * @commands: to do, oldest first
  * @closed: no further command is taken
  * @frozen: do nothing any more (reboot)
+ * @pausing: a pause is asked for: end what is slow
  * @removing: a block is being taken offline; a signal ends it
  * @rescued: where tasks wait that ran out of memory
- * @rescues: how often memory was fetched for them
+ * @rescues_begun: how often the worker began to fetch memory for them
+ * @rescues_done: how often it has ended that
+ * @paused: do nothing for now (the system sleeps)
  * @report_at: when the next REPORT is due, in jiffies
  * @cpu_limit: most CPUs that can be had
  * @mem_limit: most blocks that can be had
@@ -94,7 +97,7 @@ struct period {
  * @mem_state: memory of the policy
  * @period: the REPORT period
  *
- * From @report_at on: the thread's own.
+ * From @paused on: the thread's own.
  */
 struct worker {
 	struct task_struct *task;
@@ -104,9 +107,12 @@ struct worker {
 	struct list_head commands;
 	bool closed;
 	bool frozen;
+	bool pausing;
 	bool removing;
 	wait_queue_head_t rescued;
-	u64 rescues;
+	u64 rescues_begun;
+	u64 rescues_done;
+	bool paused;
 	unsigned long report_at;
 	u32 cpu_limit;
 	u32 mem_limit;
@@ -181,7 +187,7 @@ bool worker_urgent(void)
 	unsigned long urgent = BIT(KICK_CPU) | BIT(KICK_MEM) | BIT(KICK_URGENT);
 
 	return READ_ONCE(worker.kicks) & urgent || READ_ONCE(worker.closed) ||
-	       READ_ONCE(worker.frozen);
+	       READ_ONCE(worker.frozen) || READ_ONCE(worker.pausing);
 }
 
 /**
@@ -203,11 +209,12 @@ bool worker_is_current(void)
 int worker_rescue(u64 *blocks)
 {
 	unsigned long bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
-	u64 before = READ_ONCE(worker.rescues);
+	/* One that has begun may have looked before this task ran out. */
+	u64 begun = READ_ONCE(worker.rescues_begun);
 	u64 had = atomic64_read(&elastic_stats[STAT_BLOCKS_ADDED]);
 
 	worker_kick(KICK_URGENT);
-	if (!wait_event_timeout(worker.rescued, READ_ONCE(worker.rescues) != before ||
+	if (!wait_event_timeout(worker.rescued, READ_ONCE(worker.rescues_done) > begun ||
 				!READ_ONCE(sense_gate.mem_can_grow), bound))
 		return -ETIMEDOUT;
 	*blocks = atomic64_read(&elastic_stats[STAT_BLOCKS_ADDED]) - had;
@@ -317,6 +324,7 @@ static void end_period(void)
 	fill_report(&report);
 	session_report(&report);
 	cpu_release_stray();
+	mem_release_stray();
 	update_limits();
 	worker.report_at = jiffies +
 		msecs_to_jiffies(READ_ONCE(elastic_config.tun.report_period_ms));
@@ -455,10 +463,23 @@ static void open_gate(void)
 	WRITE_ONCE(sense_gate.mem_can_grow, mem_view.blocks < worker.mem_limit);
 }
 
-static void rescue_done(void)
+static void rescue_begin(void)
 {
-	WRITE_ONCE(worker.rescues, worker.rescues + 1);
+	WRITE_ONCE(worker.rescues_begun, worker.rescues_begun + 1);
+}
+
+static void rescue_end(void)
+{
+	WRITE_ONCE(worker.rescues_done, worker.rescues_begun);
 	wake_up_all(&worker.rescued);
+}
+
+/* Nobody is to wait for a rescue: there will be none. */
+static void no_rescue(void)
+{
+	WRITE_ONCE(sense_gate.mem_can_grow, false);
+	rescue_begin();
+	rescue_end();
 }
 
 static void step(unsigned long kicks)
@@ -467,8 +488,9 @@ static void step(unsigned long kicks)
 	bool period = time_after_eq(jiffies, worker.report_at);
 
 	if (urgent) {
+		rescue_begin();
 		decide_mem(false, true);
-		rescue_done();
+		rescue_end();
 	}
 	if (kicks & BIT(KICK_REBASE)) {
 		sched_quiet(true, 0);
@@ -521,8 +543,7 @@ static int disable(void)
 		return 0;
 	WRITE_ONCE(worker_view.enabled, false);
 	/* Who ran out of memory must not wait for us while we wait for him. */
-	WRITE_ONCE(sense_gate.mem_can_grow, false);
-	rescue_done();
+	no_rescue();
 	sense_stop();
 	session_bye();
 	return 0;
@@ -536,8 +557,26 @@ static int set_mib(u64 mib)
 	return mem_set(DIV_ROUND_UP(bytes - boot, mem_view.block_bytes), false);
 }
 
+/* CPUs and memory that go away while the system sleeps come back afterwards. */
+static int pause(bool begin)
+{
+	worker.paused = begin;
+	if (begin) {
+		no_rescue();
+		return 0;
+	}
+	worker.report_at = jiffies;
+	/* CPUs came and went meanwhile, and what they kicked for was dropped. */
+	worker_kick(KICK_REBASE);
+	return 0;
+}
+
 static int run_command(const struct command *command)
 {
+	if (command->what == COMMAND_PAUSE)
+		return pause(command->arg);
+	if (worker.paused)
+		return -EBUSY;
 	if (command->what == COMMAND_ENABLE)
 		return command->arg ? enable() : disable();
 	if (!worker_view.enabled)
@@ -625,11 +664,17 @@ static bool anything_to_do(void)
 	return kthread_should_stop() || READ_ONCE(worker.kicks);
 }
 
+static bool acts(void)
+{
+	return worker_view.enabled && !worker.paused && !READ_ONCE(worker.frozen) &&
+	       !READ_ONCE(worker.closed);
+}
+
 static void wait_for_work(void)
 {
 	long timeout = MAX_SCHEDULE_TIMEOUT;
 
-	if (worker_view.enabled && !READ_ONCE(worker.frozen) && !READ_ONCE(worker.closed))
+	if (acts())
 		timeout = max_t(long, worker.report_at - jiffies, 0);
 	wait_event_interruptible_timeout(worker.wait, anything_to_do(), timeout);
 	/* One that came too late for what it was to end. */
@@ -647,10 +692,10 @@ static int worker_main(void *unused)
 		stat_inc(STAT_WAKES);
 		kicks = xchg(&worker.kicks, 0);
 		run_commands();
-		if (worker_view.enabled && !READ_ONCE(worker.frozen) && !READ_ONCE(worker.closed))
+		if (acts())
 			step(kicks);
 		else if (kicks & BIT(KICK_URGENT))
-			rescue_done();
+			no_rescue();
 	}
 	run_commands();
 	return 0;
@@ -701,12 +746,31 @@ void worker_freeze(void)
 }
 
 /**
+ * worker_pause() - do nothing until further notice; what is being done is ended
+ * @pause: begin or end of the pause
+ *
+ * Context: process, without any hotplug lock.
+ *
+ * Return: 0 or the error of worker_execute(), which may have been too late: say
+ * that the pause is over.
+ */
+int worker_pause(bool pause)
+{
+	int ret;
+
+	WRITE_ONCE(worker.pausing, pause);
+	if (pause)
+		worker_interrupt();
+	ret = worker_execute(COMMAND_PAUSE, pause);
+	WRITE_ONCE(worker.pausing, false);
+	return ret;
+}
+
+/**
  * worker_stop() - end the thread; it is not kicked any more
  */
 void worker_stop(void)
 {
 	kthread_stop(worker.task);
-	/* Nobody is left who could come to the rescue. */
-	WRITE_ONCE(sense_gate.mem_can_grow, false);
-	rescue_done();
+	no_rescue();
 }

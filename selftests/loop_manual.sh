@@ -13,6 +13,12 @@ total_mib()
 	guest "awk '/^MemTotal/ { print int(\$2 / 1024) }' /proc/meminfo"
 }
 
+# by_hand ERRNO CPU VALUE: write to its file in the guest's sysfs
+by_hand()
+{
+	guest "/load write $cpu$2/online $3" | grep -q "^$1"
+}
+
 loop_begin
 guest_start
 check 'it has one CPU' settle
@@ -31,6 +37,13 @@ check 'cpus=0' gput_is ERANGE cpus 0
 check 'cpus=5, of 4' gput_is ERANGE cpus 5
 check 'cpus=x' gput_is EINVAL cpus x
 check 'nothing changed' vm_is cpu/grant 1
+cpu=/sys/devices/system/cpu/cpu
+check 'a CPU that is not granted cannot be brought online by hand' \
+	by_hand 'EPERM ' 2 1
+check 'and comes when it is granted' gput_is OK cpus 4
+check 'a granted one goes by hand' by_hand 'OK ' 3 0
+check 'and is given up' wait_until 5 vm_is cpu/grant 3
+check 'cpus=1' gput_is OK cpus 1
 
 before=$(total_mib)
 grant=$(vm_get memory/grant_mib)
