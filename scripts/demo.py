@@ -224,7 +224,7 @@ class Demo:
                        if 'vm=%d ' % self.guest.pid in text + ' ']
         changes = [(self.guest.guest_time(tsc) - zero, name, text)
                    for tsc, _, name, text in guest_events]
-        self.write_cpus(changes)
+        self.write_cpus(changes, int(self.guest.run('nproc')))
         rows = [('load', 'began', 'asked', 'had it', 'asked after', 'had it after')]
         for title, out, wanted, pattern in loads:
             found = lab.events(out)
@@ -244,13 +244,15 @@ class Demo:
         return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
                 for row in rows]
 
-    def write_cpus(self, changes):
-        online = 1
+    def write_cpus(self, changes, online):
+        # @online are there at the end; so many there were before all changes.
+        changes = [(when, 1 if 'up=1' in text else -1) for when, name, text in changes
+                   if name == 'elastic_cpu_change' and 'ret=0' in text]
+        online -= sum(change for _, change in changes)
         rows = [(0, online)]
-        for when, name, text in changes:
-            if name == 'elastic_cpu_change' and 'ret=0' in text:
-                online += 1 if 'up=1' in text else -1
-                rows.append((when, online))
+        for when, change in changes:
+            online += change
+            rows.append((when, online))
         rows.append((self.recorder.now(), online))
         with open(self.out + '/cpus.csv', 'w', encoding='ascii') as file:
             file.write('seconds,cpus_online\n')

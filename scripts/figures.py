@@ -76,7 +76,8 @@ def peer_dimm(kernel, clock, progress):
     """A DIMM of 128 MiB by ACPI, from device_add to usable, in ms."""
     progress('peer: a guest without the module gets DIMMs of 128 MiB by ACPI')
     guest = lab.Guest('peer for memory', '--kernel', kernel, '--machine', 'q35', '--vcpus', '1',
-                      '--mem', '512M', '--append', 'memhp_default_state=online',
+                      '--mem', '512M', '--backend', 'anon', '--append',
+                      'memhp_default_state=online',
                       '--qemu-arg=-m 512M,slots=8,maxmem=4G')
     guest.clock = clock
     times = []
@@ -163,15 +164,18 @@ def idle_calls(guest, progress):
     progress('idle: hypercalls for %d s' % IDLE_SECONDS)
     period = int(guest.get('tunables/report_period_ms')) / 1000
     before = {name: int(guest.get('stats/' + name)) for name in ('sense_runs', 'wakes')}
-    tracer = lab.Tracer('figures', ('kvm/kvm_exit', 'exit_reason == %s' % (
-        '0x81' if os.path.exists('/sys/module/kvm_amd') else '18')))
+    tracer = lab.Tracer('figures', ('kvm/kvm_userspace_exit', ''), (
+        'kvm/kvm_exit', 'exit_reason == %s' % (
+            '0x81' if os.path.exists('/sys/module/kvm_amd') else '18')))
     threads = guest.threads()
     try:
         tracer.clear()
         time.sleep(IDLE_SECONDS)
-        calls = len([line for line in tracer.lines() if line[1] in threads])
+        names = [line[2] for line in tracer.lines() if line[1] in threads]
     finally:
         tracer.close()
+    calls = names.count('kvm_exit')
+    progress('idle: %d returns to QEMU, by signals or else' % names.count('kvm_userspace_exit'))
     after = {name: int(guest.get('stats/' + name)) for name in before}
     progress('idle: %d hypercalls in %g s; the worker woke %d times, its sensors ran %d times' % (
         calls, IDLE_SECONDS, after['wakes'] - before['wakes'],

@@ -132,11 +132,10 @@ static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
 		usage();
 	if (cpus)
 		be_prompt();
-	for (i = 0; i < n; i++)
-		pids[i] = start_spinner();
-	/* From here on all are runnable. */
 	start = now_ns();
 	event("start", start);
+	for (i = 0; i < n; i++)
+		pids[i] = start_spinner();
 	if (cpus) {
 		while (cpus_online() < cpus && !late) {
 			nap_ns(LOOK_NS);
