@@ -9,9 +9,10 @@ guest_boot
 guest 'dmesg -c >/dev/null'
 message=$(guest 'insmod /elastic_guest.ko 2>&1; echo $?')
 check 'without it insmod fails with ENODEV' eval 'echo "$message" | grep -q "No such device"'
-# busybox tries both system calls that load a module, so each line may be there twice.
-check 'and one line' [ "$(guest "dmesg | grep elastic_guest: | sed 's/.*elastic_guest: //' |
-	sort -u | wc -l")" = 1 ]
+# busybox tries both system calls that load a module, so each line may be there twice;
+# the kernel itself says that a module which is not its own taints it.
+check 'and one line' [ "$(guest "dmesg | grep elastic_guest: | grep -v taint |
+	sed 's/.*elastic_guest: //' | sort -u | wc -l")" = 1 ]
 check 'which is clear' eval 'guest "dmesg | grep elastic_guest:" | grep "no elastic_host module"'
 check 'user space of the guest is not heard' eval 'guest "/load call" | grep "^status=-1$"'
 

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-guest_start --backend anon
+guest_start
 settle
 gput mode manual >/dev/null
 boot=$(gget memory_mib)

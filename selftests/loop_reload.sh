@@ -5,7 +5,7 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-guest_start --backend anon
+guest_start
 check 'it has one CPU' settle
 check 'manual mode' gput_is OK mode manual
 boot=$(gget memory_mib)
