@@ -21,10 +21,11 @@ TEST_SECONDS = 300
 SESSION_SECONDS = 2400
 SESSIONS = 4            # fresh hosts for what a dead one left undone
 
-# With each guest kernel on each host; on each host; all other loop_* on one of them, in
-# turn. --all: everything everywhere.
-EVERY_PAIR = ('loop_microvm.sh',)
-EVERY_HOST = ('loop_q35.sh',)
+# The main loop, with every pair of kernels: on one machine where host and guest have the
+# same, on the other where they differ. All other loop_* run with one pair, in turn. --all:
+# everything with every pair.
+SAME = 'loop_microvm.sh'
+CROSS = 'loop_q35.sh'
 USER_SPACE = ('abi', 'policy_')
 NO_TESTS = ('lib.sh', 'loop.sh')
 
@@ -259,20 +260,22 @@ def plan(names, args):
     items = {version: [] for version in args.host}
     turn = 0
     for name in names:
-        if not name.startswith('loop_'):
-            for version in args.host:
-                items[version].append(name + '@-')
-            continue
-        turn += 1
+        main_loop = name in (SAME, CROSS)
+        turn += name.startswith('loop_') and not main_loop
         for number, version in enumerate(args.host):
-            if name in EVERY_PAIR or args.all:
+            if not name.startswith('loop_'):
+                guests = ('-',)
+            elif args.guest:
+                guests = (args.guest,)
+            elif args.all:
                 guests = GUESTS
-            elif name in EVERY_HOST or args.tests or (turn + number) % len(args.host) == 0:
+            elif main_loop:
+                guests = [guest for guest in GUESTS if (guest == version) == (name == SAME)]
+            elif args.tests or (turn + number) % len(args.host) == 0:
                 guests = (GUESTS[(turn // 2 + number) % len(GUESTS)],)
             else:
                 continue
-            for guest in ((args.guest,) if args.guest else guests):
-                items[version].append('%s@%s' % (name, guest))
+            items[version] += ['%s@%s' % (name, guest) for guest in guests]
     return items
 
 

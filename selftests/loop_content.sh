@@ -9,7 +9,7 @@ settle
 gput mode manual >/dev/null
 boot=$(gget memory_mib)
 check '1024 MiB more' gput_is OK memory_mib $((boot + 1024))
-guest_bg touch '/load touch 500 40'
+guest_bg touch '/load touch 500 20'
 wait_until 40 guest 'grep -q ^touched.tsc= /tmp/touch'
 n=0
 while [ $n -lt 3 ]; do

@@ -5,5 +5,5 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-loop_core 4 1000 --machine microvm
+loop_core 4 700 --machine microvm
 loop_finish
