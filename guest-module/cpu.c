@@ -24,12 +24,17 @@
 
 #define NO_CPU	UINT_MAX
 
+/* One that was started and did not come does not come later than this. */
+#define START_LIMIT_MS	60000
+
 /**
  * struct cpu_slot - one possible CPU
  * @apic_id: U32_MAX if it cannot be named to the host
  * @granted: the host granted it, as far as known; falls with the CPU hotplug
  *	lock held
- * @starting: it was started and has not come up; changed by the hotplug states
+ * @starting: it was started and has not come up; changed with the CPU hotplug
+ *	lock held, one way or the other
+ * @started_ms: when that was
  * @retry_ms: delay after the last failure, 0 if there was none
  * @retry_at_ms: not to be tried before
  */
@@ -37,6 +42,7 @@ struct cpu_slot {
 	u32 apic_id;
 	bool granted;
 	bool starting;
+	u64 started_ms;
 	u32 retry_ms;
 	u64 retry_at_ms;
 };
@@ -88,6 +94,16 @@ static bool slot_in_use(unsigned int cpu)
 	       (cpu_online(cpu) || (slots[cpu].granted && slots[cpu].starting));
 }
 
+/* Nothing is to be held for ever for one that does not come. */
+static void expire_starts(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (slots[cpu].starting && elastic_now_ms() - slots[cpu].started_ms > START_LIMIT_MS)
+			slots[cpu].starting = false;
+}
+
 /**
  * cpu_held_words() - the vCPU set in use, for HELLO
  * @words: room for ELASTIC_MAX_CPU_WORDS, zero
@@ -100,6 +116,7 @@ u32 cpu_held_words(u64 *words)
 {
 	unsigned int cpu;
 
+	expire_starts();
 	for_each_possible_cpu(cpu)
 		if (slot_in_use(cpu))
 			words[slots[cpu].apic_id / 64] |= BIT_ULL(slots[cpu].apic_id % 64);
@@ -192,6 +209,7 @@ static int release_offline(u32 word, u64 set)
 	int ret = 0;
 
 	cpus_read_lock();
+	expire_starts();
 	for_each_possible_cpu(cpu)
 		if (slots[cpu].apic_id / 64 == word && slot_in_use(cpu))
 			set &= ~BIT_ULL(slots[cpu].apic_id % 64);
@@ -342,6 +360,7 @@ static int prepare_cpu(unsigned int cpu)
 {
 	if (slot_nameable(cpu) && !slots[cpu].granted && READ_ONCE(session.enforced))
 		return -EPERM;
+	slots[cpu].started_ms = elastic_now_ms();
 	slots[cpu].starting = true;
 	return 0;
 }

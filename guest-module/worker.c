@@ -321,10 +321,11 @@ static void end_period(void)
 
 	period_close(&worker.period, &report);
 	mem_refresh();
+	/* Before the report, whose answer says what is granted. */
+	mem_release_stray();
 	fill_report(&report);
 	session_report(&report);
 	cpu_release_stray();
-	mem_release_stray();
 	update_limits();
 	worker.report_at = jiffies +
 		msecs_to_jiffies(READ_ONCE(elastic_config.tun.report_period_ms));
@@ -565,6 +566,7 @@ static int pause(bool begin)
 		no_rescue();
 		return 0;
 	}
+	period_begin(&worker.period);
 	worker.report_at = jiffies;
 	/* CPUs came and went meanwhile, and what they kicked for was dropped. */
 	worker_kick(KICK_REBASE);
@@ -692,6 +694,9 @@ static int worker_main(void *unused)
 		stat_inc(STAT_WAKES);
 		kicks = xchg(&worker.kicks, 0);
 		run_commands();
+		/* Before anything is decided on the count. */
+		if (test_and_clear_bit(KICK_REBASE, &worker.kicks))
+			kicks |= BIT(KICK_REBASE);
 		if (acts())
 			step(kicks);
 		else if (kicks & BIT(KICK_URGENT))
