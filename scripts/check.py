@@ -6,6 +6,7 @@ import argparse
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,18 @@ class Test:
             self.results.add('FAILED', '%s: no result' % self.name)
 
 
+def lines_of(process, log):
+    """Its output, which goes to a file, too; it does not outlive who reads that."""
+    try:
+        for raw in process.stdout:
+            log.write(raw)
+            log.flush()
+            yield raw.decode(errors='replace').rstrip('\n')
+    except BaseException:
+        process.terminate()
+        raise
+
+
 def user_space(results, names):
     for name in names:
         test = Test(results, name)
@@ -158,10 +171,7 @@ class Host:
         with open('%s/host-%s-%d.log' % (LOGS, self.version, number), 'wb') as log, \
                 subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            for raw in process.stdout:
-                log.write(raw)
-                log.flush()
-                line = raw.decode(errors='replace').rstrip('\n')
+            for line in lines_of(process, log):
                 words = line.split()
                 if words[:2] == ['===', 'begin']:
                     item = words[2]
@@ -221,9 +231,7 @@ def figures(results):
              LOGS + '/figures', '--', 'python3', '-B', SCRIPTS + '/figures.py'], cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         lines = []
-        for raw in process.stdout:
-            log.write(raw)
-            line = raw.decode(errors='replace').rstrip('\n')
+        for line in lines_of(process, log):
             if line.startswith('figure: '):
                 found += 1
                 lines.append(line)
@@ -288,6 +296,7 @@ def main():
     parser.add_argument('tests', nargs='*', metavar='TEST')
     args = parser.parse_args()
     args.host = args.host or list(HOSTS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results()
     user, others = tests(args.tests)
     user_space(results, user)

@@ -17,7 +17,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import lab  # noqa: E402 pylint: disable=wrong-import-position
 
-RUNS = 3
+RUNS = 5
 CPU_FACTOR = 3              # of three `echo 1 > online`
 BLOCK_FACTOR = 1 / 3        # of an ACPI DIMM
 IDLE_CALLS = 2              # hypercalls per REPORT period
@@ -43,6 +43,11 @@ class Figure:
             ' ' + self.note if self.note else '', '' if self.good else ' MISSED')
 
 
+def median(times, progress):
+    progress('ms: ' + ' '.join('%.3g' % ms for ms in times))
+    return statistics.median(times)
+
+
 def peer_cpus(kernel, machine, progress):
     """The same kernel without the module: three `echo 1 > online`, in ms."""
     progress('peer: a guest without the module brings 3 CPUs online by hand')
@@ -54,7 +59,7 @@ def peer_cpus(kernel, machine, progress):
         times.append(lab.events(out)['online'][1] / 1e6)
         guest.run('for n in 1 2 3; do echo 0 >/sys/devices/system/cpu/cpu$n/online; done')
     guest.end()
-    return statistics.median(times)
+    return median(times, progress)
 
 
 def cpus_ms(guest, progress):
@@ -69,7 +74,7 @@ def cpus_ms(guest, progress):
             raise lab.Problem('four busy processes got no four CPUs: ' + out)
         times.append(lab.events(out)['online'][1] / 1e6)
     lab.until('one CPU', lambda: guest.vm('cpu/grant') == '1', 60)
-    return statistics.median(times)
+    return median(times, progress)
 
 
 def peer_dimm(kernel, clock, progress):
@@ -96,7 +101,7 @@ def peer_dimm(kernel, clock, progress):
         clock.refine()
         times.append((guest.guest_time(lab.events(out)['grown'][0]) - start) * 1e3)
     guest.end()
-    return statistics.median(times)
+    return median(times, progress)
 
 
 def block_ms(guest, progress):
@@ -112,7 +117,7 @@ def block_ms(guest, progress):
         times.append(lab.events(out)['OK'][1] / 1e6)
     guest.put('memory_mib', boot)
     guest.put('mode', 'auto')
-    return statistics.median(times)
+    return median(times, progress)
 
 
 def user_exits(guest, progress):

@@ -30,11 +30,12 @@
 #define NSEC		1000000000ULL
 /* Looking costs time, too, more so where CPUs are emulated. */
 #define LOOK_NS		2000000
+#define SETTLED_NS	500000000ULL
 #define ONLINE_LIMIT	(30 * NSEC)	/* how long to wait for CPUs or memory */
 
 static void usage(void)
 {
-	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time until so many are online\n"
+	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time from one to so many\n"
 	      "       load touch MIB [SECONDS]     write MIB of memory, hold it, check it\n"
 	      "       load online CPU...           time to bring these online by sysfs\n"
 	      "       load write FILE TEXT         one write: its errno and its time\n"
@@ -122,6 +123,22 @@ static uint64_t cpus_online(void)
 	return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+/*
+ * Starting this program may have been reason enough for a CPU more, and giving
+ * it back takes a while, too: begin when that is over.
+ */
+static void settle(void)
+{
+	uint64_t now = now_ns(), begin = now, since = now;
+
+	while (now - since < SETTLED_NS && now - begin < ONLINE_LIMIT) {
+		nap_ns(LOOK_NS);
+		now = now_ns();
+		if (cpus_online() > 1)
+			since = now;
+	}
+}
+
 static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
 {
 	uint64_t start, i;
@@ -130,8 +147,10 @@ static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
 
 	if (!pids || !n)
 		usage();
-	if (cpus)
+	if (cpus) {
 		be_prompt();
+		settle();
+	}
 	start = now_ns();
 	event("start", start);
 	for (i = 0; i < n; i++)
