@@ -97,10 +97,11 @@ static bool slot_in_use(unsigned int cpu)
 /* Nothing is to be held for ever for one that does not come. */
 static void expire_starts(void)
 {
+	u64 now = elastic_now_ms();
 	unsigned int cpu;
 
 	for_each_possible_cpu(cpu)
-		if (slots[cpu].starting && elastic_now_ms() - slots[cpu].started_ms > START_LIMIT_MS)
+		if (slots[cpu].starting && now - slots[cpu].started_ms > START_LIMIT_MS)
 			slots[cpu].starting = false;
 }
 
