@@ -231,8 +231,7 @@ def main():
                           '512M', '--backend', 'anon', '--module', lab.module('elastic_guest', args.kernel + '-cloud'))
         figures = measure(guest, args.kernel, args.machine, clock, progress)
     except (lab.Problem, OSError) as problem:
-        print('figures: %s' % problem, file=sys.stderr)
-        return 1
+        return lab.explain('figures', problem)
     for figure in figures:
         print(figure.line(), flush=True)
     return 0 if all(figure.good for figure in figures) else 1

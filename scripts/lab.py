@@ -86,6 +86,8 @@ class Clock:
 class Guest:
     """A guest in the background."""
 
+    started = []
+
     def __init__(self, name, *options, timeout=600):
         self.dir = tempfile.mkdtemp(prefix='lab-')
         self.qmp_path = self.dir + '/qmp'
@@ -97,6 +99,7 @@ class Guest:
         self.name = name
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log)
+        self.started.append(self)
         until(name + ' boots', self._is_ready, 240)
         self.pid = int(read(self.dir + '/pid'))
         sock = vmlib.socket.socket(vmlib.socket.AF_UNIX)
@@ -203,6 +206,22 @@ class Guest:
             self.tsc_offset = int(read(self.debugfs() + '/vcpu0/tsc-offset'))
         mask = (1 << 64) - 1
         return self.clock.seconds((tsc - self.tsc_offset) & mask)
+
+
+def explain(tool, problem):
+    """Say what went wrong, and whether a guest died of the emulator; return the status."""
+    vmlib.warn(tool, str(problem))
+    for guest in Guest.started:
+        try:
+            guest.process.wait(5)       # one that died is looked at first
+        except subprocess.TimeoutExpired:
+            guest.process.terminate()
+            guest.process.wait()
+        for line in guest.words().split('\n'):
+            if line.startswith('testbed-failure: signature'):
+                print(line, file=sys.stderr, flush=True)
+                return vmlib.STATUS_FAILURE
+    return 1
 
 
 class Tracer:

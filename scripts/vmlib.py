@@ -50,18 +50,37 @@ def splats(text, limit=5):
     return [line.decode(errors='replace').strip() for line in found[:limit]]
 
 
-def stale_int3(text):
-    """
-    Did a kernel die of a breakpoint that is not in its memory?
+FRAME = re.compile(rb'asm_(?:sysvec_\w+|common_interrupt)\+\S+\s*\n'
+                   rb'[^\n]*RIP: 0010:[^\n]*\n(?:[^\n]*Code:[^\n]*\n)?'
+                   rb'[^\n]*EFLAGS: ([0-9a-f]+)')
+INTERRUPT_FLAG = 1 << 9
 
-    The emulator then ran an old translation of code that the kernel patches while it
-    runs (signature A). The byte before the marked one is what memory holds there.
+
+def emulator_fault(text):
+    """
+    What a kernel died of, if its log shows that no processor does this; or None.
+
+    Signature A: a breakpoint that is not in memory. The emulator ran an old translation
+    of code that the kernel patches while it runs. (The byte before the marked one is
+    what memory holds there.)
+
+    Signature D: a maskable interrupt where the interrupted code had them disabled. The
+    emulator's VMRUN leaves the vector that it injects behind; if another thread asks the
+    CPU to stop before anything clears that, it is delivered again. In the first
+    instructions of an interrupt that came from user space this is the end of the guest.
+    `stop` and `cont` at its monitor, ten times a second, were seen to end a guest with no
+    module loaded, which ran without them.
     """
     for chunk in text.split(b'Oops: int3')[1:]:
         code = re.search(rb'Code: [0-9a-f ]*?([0-9a-f]{2}) <[0-9a-f]{2}>', chunk)
         if code:
-            return code[1] != b'cc'
-    return False
+            if code[1] != b'cc':
+                return 'signature A: the emulator ran code that the kernel had patched'
+            break
+    for frame in FRAME.finditer(text):
+        if not int(frame[1], 16) & INTERRUPT_FLAG:
+            return 'signature D: the emulator delivered a masked interrupt'
+    return None
 
 
 def tsc_khz():

@@ -56,6 +56,7 @@ host_unload()
 guest_boot()
 {
 	rm -f "$work/ready" "$work/pid"
+	QEMU=
 	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
 		--mem 2G --machine microvm --backend anon --timeout 300 --boot-timeout 100 \
 		--file "$LOAD" --module-file "$GUEST_KO" \
@@ -64,7 +65,7 @@ guest_boot()
 	GUEST=$!
 	if ! wait_until 110 guest_booted || ! [ -e "$work/ready" ]; then
 		sed 's/^/# /' "$work/log"
-		guest_kill
+		guest_kill >/dev/null
 		bail 'the guest does not boot'
 	fi
 	QEMU=$(cat "$work/pid")
@@ -133,12 +134,21 @@ guest_end()
 	return "$status"
 }
 
+# If it has died by itself, the log says of what.
 guest_kill()
 {
 	[ -n "${GUEST-}" ] || return 0
-	kill "$GUEST" 2>/dev/null
+	guest_died || kill "$GUEST" 2>/dev/null
 	wait "$GUEST" 2>/dev/null
+	status=$?
 	GUEST=
+	[ "$status" = 143 ] || sed 's/^/# /' "$work/log"
+}
+
+guest_died()
+{
+	[ -n "${QEMU-}" ] && { ! grep -q '^State:.[RSD]' "/proc/$QEMU/status" 2>/dev/null ||
+		grep -q 'Kernel panic' "$work/console"; }
 }
 
 # gget FILE, gput FILE VALUE: the guest's sysfs; gput prints the errno, or OK.
