@@ -4,7 +4,7 @@
  *
  * offline_and_remove_memory() has had a node as its first argument up to 5.10.
  * New blocks come up by the policy in auto_online_blocks: offline in 6.1, online
- * at once (and in ZONE_NORMAL) in 6.12. mem.c overrides it on both.
+ * at once (and in ZONE_NORMAL) in 6.12. online.c overrides it on both.
  */
 #ifndef _COMPAT_MEMORY_HOTPLUG_H
 #define _COMPAT_MEMORY_HOTPLUG_H

@@ -7,7 +7,9 @@
  *   worker.c    the one thread that acts
  *   report.c    the session with the host
  *   cpu.c       CPUs on and off
+ *   window.c    the memory that the kernel did not get at boot
  *   mem.c       memory blocks in and out
+ *   online.c    memory blocks brought into use
  *   sense.c     the sensors' clock
  *   sched.c     runnable tasks and CPU time
  *   pressure.c  available memory and reclaim
@@ -216,7 +218,7 @@ u32 cpu_boot_floor(void);
 int cpu_set(u32 want);
 void cpu_release_stray(void);
 
-/* mem.c */
+/* window.c and mem.c */
 
 /**
  * struct mem_view - the memory window in numbers. Written by the worker, others
