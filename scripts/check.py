@@ -96,7 +96,8 @@ class Test:
         if verdict:
             self.why = verdict[1]
         elif 'testbed-failure:' in text:
-            if not self.emulator():
+            # What the host's own test-bed says comes last, and counts.
+            if line.startswith('testbed-failure:') or not self.emulator():
                 self.bed = text.partition('testbed-failure:')[2].strip()
             self.results.note('%s: %s' % (self.name, text))
         elif text.startswith('1..0'):
@@ -181,7 +182,7 @@ class Host:
                     item = words[2]
                     test = Test(self.results, self.name(item))
                     self.results.note('%s begins' % test.name)
-                elif words[:2] == ['===', 'end'] and test:
+                elif words[:2] == ['===', 'end'] and len(words) == 5 and test:
                     self.results.note('%s took %s s' % (test.name, words[4]))
                     if test.emulator() and self.repeat(item):
                         test.retract()
@@ -193,18 +194,16 @@ class Host:
                     test.line(line)
                 elif line.startswith('testbed'):
                     self.results.note('host %s: %s' % (self.version, line))
-                    failure = line
+                if line.startswith('testbed-failure:'):
+                    failure = line.partition(': ')[2]
             status = process.wait()
-        if test and status == 99:
-            test.line(failure)
-            if test.emulator() and self.repeat(item):
-                test.retract()
-                return 0, failure
+        if test and status == 99 and test.emulator() and self.repeat(item):
+            test.retract()
+            return 0, failure
         if test:
             # It, or the host under it, did not come to an end.
             self.items.remove(item)
-            if test.bed is None:
-                self.results.add('FAILED', '%s: did not end' % test.name)
+            self.results.add('FAILED', '%s: did not end: %s' % (test.name, test.bed or failure))
         return status, failure
 
     def repeat(self, item):
@@ -252,8 +251,8 @@ def figures(results, number=1):
         return figures(results, number + 1)
     if status == 99:
         results.add('FAILED', 'figures: testbed-failure: %s' % test.bed)
-    elif not found:
-        results.add('FAILED', 'figures: none (status %d)' % status)
+    elif status not in (0, 1) or not found:
+        results.add('FAILED', 'figures: %d (status %d)' % (found, status))
     return lines
 
 

@@ -51,14 +51,16 @@ def splats(text, limit=5):
 
 
 FRAME = re.compile(rb'asm_(?:sysvec_\w+|common_interrupt)\+\S+\s*\n'
-                   rb'[^\n]*RIP: 0010:[^\n]*\n(?:[^\n]*Code:[^\n]*\n)?'
+                   rb'[^\n]*RIP: 0010:(?!vmx_do_)[^\n]*\n(?:[^\n]*Code:[^\n]*\n)?'
                    rb'[^\n]*EFLAGS: ([0-9a-f]+)')
-INTERRUPT_FLAG = 1 << 9
+FLAGS = 1 << 9 | 1 << 1     # IF, and the bit that is always set
+FLAGS_MASKED = 1 << 1
 
 
 def emulator_fault(text):
     """
-    What a kernel died of, if its log shows that no processor does this; or None.
+    What a kernel died of, if its log shows that the emulator did it; or None. Only the
+    first trouble in the log counts: what came before is not its consequence.
 
     Signature A: a breakpoint that is not in memory. The emulator ran an old translation
     of code that the kernel patches while it runs. (The byte before the marked one is
@@ -69,8 +71,14 @@ def emulator_fault(text):
     CPU to stop before anything clears that, it is delivered again. In the first
     instructions of an interrupt that came from user space this is the end of the guest.
     `stop` and `cont` at its monitor, ten times a second, were seen to end a guest with no
-    module loaded, which ran without them.
+    module loaded, which ran without them. (KVM on Intel makes such a frame on its own,
+    when it calls an interrupt's handler.)
     """
+    first = SPLAT.search(text)
+    if not first:
+        return None
+    end = text.find(b'---[ end trace', first.start())
+    text = text[first.start():end if end >= 0 else len(text)]
     for chunk in text.split(b'Oops: int3')[1:]:
         code = re.search(rb'Code: [0-9a-f ]*?([0-9a-f]{2}) <[0-9a-f]{2}>', chunk)
         if code:
@@ -78,7 +86,7 @@ def emulator_fault(text):
                 return 'signature A: the emulator ran code that the kernel had patched'
             break
     for frame in FRAME.finditer(text):
-        if not int(frame[1], 16) & INTERRUPT_FLAG:
+        if int(frame[1], 16) & FLAGS == FLAGS_MASKED:
             return 'signature D: the emulator delivered a masked interrupt'
     return None
 

@@ -119,13 +119,13 @@ $undo"
 
 run_undo()
 {
-	status=$?
+	exit_status=$?
 	trap - EXIT
 	trap '' INT TERM
 	[ -z "$vm_pid" ] || kill -9 "$vm_pid" 2>/dev/null
 	eval "$undo"
 	rm -rf "$work"
-	exit $status
+	exit $exit_status
 }
 trap run_undo EXIT
 trap 'exit 130' INT

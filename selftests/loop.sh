@@ -140,9 +140,9 @@ guest_kill()
 	[ -n "${GUEST-}" ] || return 0
 	guest_died || kill "$GUEST" 2>/dev/null
 	wait "$GUEST" 2>/dev/null
-	status=$?
+	guest_status=$?
 	GUEST=
-	[ "$status" = 143 ] || sed 's/^/# /' "$work/log"
+	[ "$guest_status" = 143 ] || sed 's/^/# /' "$work/log"
 }
 
 guest_died()
@@ -231,6 +231,7 @@ loop_core()
 	check 'the VM is managed' vm_is state managed
 	check 'it has one CPU' settle
 	check 'and about the memory that it booted with' [ "$FLOOR_MIB" -le 544 ]
+	[ "$FLOOR_MIB" -lt $((mib + 128)) ] || bail "$mib MiB are no reason to grow"
 	before=$(ram_mib)
 
 	if [ "$cpus" -gt 1 ]; then

@@ -12,6 +12,10 @@ kvm_vms()
 # killed STATE: kill it now, and look.
 killed()
 {
+	if guest_died; then
+		guest_kill
+		bail "it has died by itself, $1"
+	fi
 	kill -9 "$QEMU"
 	wait "$GUEST" 2>/dev/null
 	GUEST=

@@ -4,5 +4,5 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
-loop_core 1 300 --machine microvm,acpi=off
+loop_core 1 300 --machine microvm,acpi=off --floor-mem 384M
 loop_finish

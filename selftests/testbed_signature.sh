@@ -4,6 +4,8 @@
 # processor brings about.
 . "$(dirname "$0")/lib.sh"
 
+[ -r "$here/../scripts/vmlib.py" ] || skip_all 'the test-bed is not here'
+
 # fault: of the log on standard input
 fault()
 {
@@ -47,6 +49,14 @@ is "$({
 	frame asm_common_interrupt 0010:do_idle 00000246
 	frame asm_common_interrupt 0010:do_idle 00000046
 } | fault)" "$masked" 'found behind a sound one'
+is "$({
+	echo '[    3.1] WARNING: CPU: 0 PID: 1 at mem.c:1'
+	echo '[    3.2] ---[ end trace 0000000000000000 ]---'
+	frame asm_common_interrupt 0010:do_idle 00000046
+} | fault)" None 'not behind trouble of another kind'
+is "$(frame asm_common_interrupt 0010:vmx_do_interrupt_irqoff 00000082 | fault)" None \
+	"KVM's call of a handler on Intel"
+is "$(frame asm_common_interrupt 0010:do_idle 00000000 | fault)" None 'no flags at all'
 is "$(int3 '90 0f <1f> 44' | fault)" "$stale" 'a breakpoint that is not in memory'
 is "$(int3 '90 cc <1f> 44' | fault)" None 'a breakpoint that is'
 is "$(echo 'Kernel panic - not syncing' | fault)" None 'a panic'
