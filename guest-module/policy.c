@@ -52,6 +52,26 @@ static __u64 div_up(__u64 n, __u64 by)
 	return n / by + (n % by != 0);
 }
 
+/**
+ * policy_steal_permille() - stolen share of the time that CPUs wanted to run
+ * @busy_ns: time that they ran
+ * @steal_ns: time that they would have run
+ * @period_ns: in which they did
+ *
+ * Busy time is sampled, stolen time is exact: of a guest that wanted next to nothing the
+ * quotient says nothing.
+ *
+ * Return: thousandths; 0 if all CPUs together wanted less than a tenth of one.
+ */
+__u32 policy_steal_permille(__u64 busy_ns, __u64 steal_ns, __u64 period_ns)
+{
+	__u64 wanted = busy_ns + steal_ns;
+
+	if (wanted < period_ns / 10 || wanted < 1000)
+		return 0;
+	return steal_ns / (wanted / 1000);
+}
+
 /* CPUs for so many tasks, when @slack_milli of them may wait. */
 static __u64 cpus_for(__u64 milli, __u32 slack_milli)
 {

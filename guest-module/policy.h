@@ -167,6 +167,7 @@ struct policy_mem_state {
 
 extern const struct policy_tunables policy_defaults;
 
+__u32 policy_steal_permille(__u64 busy_ns, __u64 steal_ns, __u64 period_ns);
 __u32 policy_cpus_up(const struct policy_tunables *tun, __u64 window_milli,
 		     __u32 steal_permille, __u32 online, __u32 limit);
 __u32 policy_cpus(const struct policy_tunables *tun, struct policy_cpu_state *state,

@@ -273,8 +273,8 @@ static void period_close(struct period *period, struct elastic_report *report)
 	report->reclaims = period->reclaims - last.reclaims;
 	report->ooms = period->ooms - last.ooms;
 	period->busy_milli = report->busy_ns / us;
-	period->steal_permille = report->steal_ns /
-		max((report->busy_ns + report->steal_ns) / 1000, 1ULL);
+	period->steal_permille = policy_steal_permille(report->busy_ns, report->steal_ns,
+						       report->period_ns);
 	if (was_idle(&last, period))
 		correct_count(milli);
 	period->runnable_milli = max_t(s64, milli, 0);

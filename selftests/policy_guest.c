@@ -9,6 +9,19 @@
 
 #define BLOCK	MIB(128)
 
+/* ---- stolen time ---- */
+
+static void test_steal(void)
+{
+	ktap_eq(policy_steal_permille(500, 500, 1000), 500, "steal: half of what was wanted");
+	ktap_eq(policy_steal_permille(4000, 0, 1000), 0, "steal: nothing");
+	ktap_eq(policy_steal_permille(0, 1000000, 1000000000), 0,
+		"steal: a millisecond of an idle guest is not all");
+	ktap_eq(policy_steal_permille(0, 100000000, 1000000000), 1000,
+		"steal: of a guest that got nothing it is all");
+	ktap_eq(policy_steal_permille(0, 0, 0), 0, "steal: no time at all");
+}
+
 /* ---- CPUs up ---- */
 
 struct cpus_up_case {
@@ -265,6 +278,7 @@ static void test_retry(void)
 
 int main(void)
 {
+	test_steal();
 	test_cpus_up();
 	test_cpus();
 	test_mem_need();
