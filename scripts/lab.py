@@ -88,7 +88,7 @@ class Guest:
 
     started = []
 
-    def __init__(self, name, *options, timeout=600):
+    def __init__(self, name, *options, timeout=2400):
         self.dir = tempfile.mkdtemp(prefix='lab-')
         self.qmp_path = self.dir + '/qmp'
         self.sock = self.dir + '/exec'
@@ -105,6 +105,7 @@ class Guest:
         sock = vmlib.socket.socket(vmlib.socket.AF_UNIX)
         sock.connect(self.qmp_path)
         self.monitor = vmlib.Monitor(sock)
+        sock.settimeout(60)
         self.clock = None
         self.tsc_offset = None
 

@@ -19,7 +19,7 @@
 #define UNIT(n)		((u64)(n) << ELASTIC_UNIT_SHIFT)
 #define FIRST		16	/* not granted: [FIRST, FIRST + NR) */
 #define NR		8
-#define SOON_MS		5000
+#define SOON_MS		30000
 
 static const struct elastic_range absent[] = {
 	{ FIRST, NR }, { HIGH_FIRST, HIGH_UNITS / 2 },

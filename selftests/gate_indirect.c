@@ -19,7 +19,7 @@
 #define WITHHELD	16
 #define OFFSET		0x3000	/* in the unit: a page that nothing else uses */
 #define MMIO		0xd0000000ULL	/* no slot */
-#define SOON_MS		5000
+#define SOON_MS		30000
 
 static struct kg_vm *vm;
 static struct kg_vcpu *bsp;

@@ -15,7 +15,7 @@
 #include "ktap.h"
 #include "kvm_guest.h"
 
-#define SOON_MS	5000
+#define SOON_MS	30000
 
 struct file {
 	const char *path;

@@ -59,13 +59,14 @@ event elastic_hello "a session begins"
 event elastic_state "managed"
 event elastic_take "memory that is not held"
 check "vCPU 1 is held" vm_stops 1
+wait_until 30 eval 'events elastic_hold >/dev/null'
 event elastic_hold "a running vCPU"
 forget
 vm report >/dev/null
 event elastic_report "telemetry"
 vm request 2 16 1 >/dev/null
 event elastic_request "a grant"
-wait_until 5 eval 'events elastic_unhold >/dev/null'
+wait_until 30 eval 'events elastic_unhold >/dev/null'
 event elastic_unhold "the vCPU that was granted"
 forget
 vm request 0x400 0 0 >/dev/null

@@ -503,7 +503,10 @@ static void cookies(void)
 	expect(bsp, "cookie of before the reset", ELASTIC_OP_REQUEST, cookie, 0, 0, OK, 0, 0);
 	kg_reset(vm);
 	/* The accounts follow a moment later */
-	kg_until(kg_stat(vm, "cpu/grant") == 4 && !host_stat("cpu/used"), 5000);
+	kg_until(kg_stat(vm, "cpu/grant") == 4 && !host_stat("cpu/used") &&
+		 kg_stat(vm, "memory/grant_mib") == kg_stat(vm, "memory/ceiling_mib") &&
+		 kg_stat(vm, "memory/use_mib") == kg_stat(vm, "memory/ceiling_mib") &&
+		 !host_stat("memory/used_mib"), 30000);
 	expect(bsp, "the same after the reset", ELASTIC_OP_REQUEST, cookie, 0, 0, STALE, 0, 0);
 	hello();
 	expect(bsp, "and after the next HELLO", ELASTIC_OP_REQUEST, cookie, 0, 0, STALE, 0, 0);
@@ -936,7 +939,7 @@ static void other_vcpu(void)
 	kg_request(bsp, 2, 0, 0);
 	kg_go(ap);
 	kg_start_ap(ap);
-	if (kg_wait(ap, 20000) != KG_ANSWER)
+	if (kg_wait(ap, 60000) != KG_ANSWER)
 		ktap_bail("vCPU 1 does not start");
 	expect(ap, "from vCPU 1", ELASTIC_OP_REQUEST, vm->cookie, 4, 0, OK, 0, 4);
 	expect(ap, "itself, from vCPU 1", ELASTIC_OP_RELEASE_CPU, vm->cookie, 2, 0, INVAL,

@@ -238,7 +238,7 @@ log_since()
 # Nothing bad since the marker? (In the marker itself no such word may occur.)
 log_is_clean()
 {
-	bad=$(log_since | grep -E 'BUG|WARNING|Oops|Call Trace|general protection|RIP:|lockup|hung task|blocked for more|possible recursive|use-after|refcount|Kernel panic|stall')
+	bad=$(log_since | grep -E 'BUG|WARNING|Oops|Call Trace|general protection|RIP:|lockup|hung task|blocked for more|possible recursive|use-after|refcount|Kernel panic|self-detected stall|detected stalls')
 	[ -z "$bad" ] && return 0
 	diag "the kernel's log:"
 	diag "$bad"
@@ -302,11 +302,11 @@ vm_counted()
 	[ "$(vm count "$1")" -gt "$2" ]
 }
 
-# vm_counts VCPU: does it get on within five seconds?
+# vm_counts VCPU: does it get on?
 vm_counts()
 {
 	count_before=$(vm count "$1")
-	wait_until 5 vm_counted "$1" $((count_before + 1000))
+	wait_until 30 vm_counted "$1" $((count_before + 1000))
 }
 
 # vm_stands VCPU: it does not, for a while
@@ -317,8 +317,8 @@ vm_stands()
 	[ "$(vm count "$1")" = "$count_before" ]
 }
 
-# vm_stops VCPU: within five seconds
+# vm_stops VCPU: it stands, soon
 vm_stops()
 {
-	wait_until 5 vm_stands "$1"
+	wait_until 30 vm_stands "$1"
 }

@@ -23,6 +23,12 @@ export ELASTIC_HOST_KO
 # By these the guest shrinks soon, so that tests are short.
 QUICK='cpu_down_delay_ms=300 mem_down_delay_ms=1000 mem_retry_ms=300 mem_down_step_mib=4096
 	mem_regret_ms=0 report_period_ms=500'
+# And by these a host that stands still for seconds is not taken for one that refuses.
+QUICK="$QUICK mem_offline_timeout_ms=10000 mem_retry_max_ms=1000 oom_wait_ms=10000
+	cpu_steal_max_permille=1000"
+# For commands of the guest: wait for host_says_go. It goes by the answer to a REPORT,
+# so that the ports by which the guest is spoken to may sleep.
+WAIT_HOST="until [ \"\$(cat $GUEST_SYSFS/state/cpus_target)\" = 3 ]; do sleep 0.2; done"
 
 loop_begin()
 {
@@ -58,12 +64,12 @@ guest_boot()
 	rm -f "$work/ready" "$work/pid"
 	QEMU=
 	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
-		--mem 2G --machine microvm --backend anon --timeout 300 --boot-timeout 100 \
+		--mem 2G --machine microvm --backend anon --timeout 1100 --boot-timeout 250 \
 		--file "$LOAD" --module-file "$GUEST_KO" \
 		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
 		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
 	GUEST=$!
-	if ! wait_until 110 guest_booted || ! [ -e "$work/ready" ]; then
+	if ! wait_until 260 guest_booted || ! [ -e "$work/ready" ]; then
 		sed 's/^/# /' "$work/log"
 		guest_kill >/dev/null
 		bail 'the guest does not boot'
@@ -103,7 +109,7 @@ tune()
 # guest COMMAND: run it there; output and status are its own.
 guest()
 {
-	"$SCRIPTS/guest-exec" --timeout 120 "$work/sock" -- "$1" </dev/null
+	"$SCRIPTS/guest-exec" --timeout 300 "$work/sock" -- "$1" </dev/null
 }
 
 # guest_bg NAME COMMAND: start it there; others may run meanwhile.
@@ -169,6 +175,12 @@ gput_is()
 	[ "$got" = "$1" ] || { echo "# write of '$3' to $2: $got"; return 1; }
 }
 
+# Let a command of the guest go on that waits for it (WAIT_HOST).
+host_says_go()
+{
+	echo 3 >"$VM/cpu/max"
+}
+
 # vm_get FILE: of the VM's directory on the host.
 vm_get()
 {
@@ -216,7 +228,7 @@ qmp()
 # Floor of a guest after guest_start, remembered: MiB granted.
 settle()
 {
-	wait_until 30 vm_is cpu/grant 1 || return 1
+	wait_until 60 vm_is cpu/grant 1 || return 1
 	FLOOR_MIB=$(vm_get memory/grant_mib)
 }
 
@@ -237,24 +249,24 @@ loop_core()
 	if [ "$cpus" -gt 1 ]; then
 		guest_bg spin "/load spin $cpus 4 $cpus"
 		check "$cpus busy processes: the host grants $cpus CPUs" \
-			wait_until 15 vm_is cpu/grant "$cpus"
-		check 'and the guest has them online' guest_done spin 30
+			wait_until 60 vm_is cpu/grant "$cpus"
+		check 'and the guest has them online' guest_done spin 90
 		diag "$(grep ^online "$work/spin")"
-		check 'idle: one CPU is granted again' wait_until 20 vm_is cpu/grant 1
+		check 'idle: one CPU is granted again' wait_until 60 vm_is cpu/grant 1
 	fi
 
 	guest_bg touch "/load touch $mib 2"
 	check "a program writes $mib MiB: the host grants them" \
-		wait_until 100 vm_at_least memory/grant_mib $((mib + 128))
-	check 'and has them in pages' wait_until 100 eval '[ $(ram_mib) -ge $mib ]'
-	check 'the program finds what it wrote' guest_done touch 100
+		wait_until 250 vm_at_least memory/grant_mib $((mib + 128))
+	check 'and has them in pages' wait_until 250 eval '[ $(ram_mib) -ge $mib ]'
+	check 'the program finds what it wrote' guest_done touch 250
 	check 'idle: the grant is as small as at first' \
-		wait_until 40 vm_at_most memory/grant_mib "$FLOOR_MIB"
-	check 'and so is what the VMM holds' wait_until 5 ram_at_most "$FLOOR_MIB"
+		wait_until 120 vm_at_most memory/grant_mib "$FLOOR_MIB"
+	check 'and so is what the VMM holds' wait_until 30 ram_at_most "$FLOOR_MIB"
 	check 'nothing that was released could not be taken' vm_is stats/unreclaimed_bytes 0
 	check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
 	check 'no call was malformed' vm_is stats/invalid 0
 	echo "# MiB of RAM in pages: $before before, $(ram_mib) now"
 	check 'the guest ends well' guest_end
-	check 'its directory is gone' wait_until 5 eval '! [ -e $VM ]'
+	check 'its directory is gone' wait_until 30 eval '! [ -e $VM ]'
 }

@@ -27,23 +27,23 @@ check '256 MiB more' gput_is OK memory_mib $((boot + 256))
 
 check 'unload the host module under the guest' host_unload
 check 'the guest runs on' guest true
-check 'it knows that the session is lost' wait_until 10 eval '[ "$(gget state/session)" = lost ]'
+check 'it knows that the session is lost' wait_until 30 eval '[ "$(gget state/session)" = lost ]'
 check 'load the host module again' host_load
-check 'the guest says HELLO by itself' wait_until 20 vm_is state managed
+check 'the guest says HELLO by itself' wait_until 60 vm_is state managed
 check 'with what it holds: two CPUs' vm_is cpu/grant 2
 check 'and can have more' gput_is OK cpus 4
-check 'and give memory back' gput_is OK memory_mib "$boot"
+check 'and give memory back' wait_until 30 gput_is OK memory_mib "$boot"
 
-guest_bg spin '/load spin 4 200'
+guest_bg spin '/load spin 4 1000'
 gput mode auto >/dev/null
 n=0
 while [ $n -lt 3 ]; do
 	check 'unload under load' host_unload
 	check 'load under load' host_load
-	check 'HELLO' wait_until 20 vm_is state managed
+	check 'HELLO' wait_until 60 vm_is state managed
 	n=$((n + 1))
 done
 guest 'killall load'
-check 'idle: one CPU' wait_until 20 vm_is cpu/grant 1
+check 'idle: one CPU' wait_until 60 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish

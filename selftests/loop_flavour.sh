@@ -12,7 +12,7 @@ check 'four CPUs' gput_is OK cpus 4
 check 'four are online' [ "$(guest nproc)" = 4 ]
 boot=$(gget memory_mib)
 check '256 MiB more' gput_is OK memory_mib $((boot + 256))
-check 'as before' gput_is OK memory_mib "$boot"
+check 'as before' wait_until 30 gput_is OK memory_mib "$boot"
 check 'one CPU' gput_is OK cpus 1
 check 'the guest ends well' guest_end
 loop_finish

@@ -19,10 +19,10 @@ killed()
 	kill -9 "$QEMU"
 	wait "$GUEST" 2>/dev/null
 	GUEST=
-	check "killed $1: its directory is gone" wait_until 10 eval '! [ -e $VM ]'
-	check 'nothing is used of the pools' wait_until 5 eval \
+	check "killed $1: its directory is gone" wait_until 30 eval '! [ -e $VM ]'
+	check 'nothing is used of the pools' wait_until 30 eval \
 		'[ "$(cat $SYSFS/cpu/used $SYSFS/memory/used_mib | tr -d "\n")" = 00 ]'
-	check 'KVM has no VM of it' wait_until 5 eval '[ "$(kvm_vms)" = "$others" ]'
+	check 'KVM has no VM of it' wait_until 30 eval '[ "$(kvm_vms)" = "$others" ]'
 }
 
 loop_begin

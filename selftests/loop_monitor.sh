@@ -20,10 +20,11 @@ monitor()
 }
 
 loop_begin
-guest_start
-settle
+guest_boot
+# No CPU is to come by itself.
+check 'the module loads in manual mode' guest 'insmod /elastic_guest.ko manual=1'
+tune
 monitor 'never started'
-check 'manual mode' gput_is OK mode manual
 check 'four CPUs' gput_is OK cpus 4
 check 'stop and cont with four CPUs' eval 'qmp stop && qmp cont && guest true'
 check 'one CPU' gput_is OK cpus 1

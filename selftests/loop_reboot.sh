@@ -4,15 +4,15 @@
 # again.
 . "$(dirname "$0")/loop.sh"
 
-boots()
+this_boot()
 {
-	guest 'cat /proc/uptime' 2>/dev/null | cut -d. -f1
+	guest 'cat /proc/sys/kernel/random/boot_id' 2>/dev/null
 }
 
-younger()
+booted_again()
 {
-	now=$(boots)
-	[ -n "$now" ] && [ "$now" -lt "$age" ]
+	now=$(this_boot)
+	[ -n "$now" ] && [ "$now" != "$boot_id" ]
 }
 
 loop_begin
@@ -22,15 +22,16 @@ check 'manual mode' gput_is OK mode manual
 check 'three CPUs' gput_is OK cpus 3
 boot=$(gget memory_mib)
 check '256 MiB more' gput_is OK memory_mib $((boot + 256))
-check 'memory and CPUs back' eval 'gput_is OK memory_mib $boot && gput_is OK cpus 2'
-sleep 1
-age=$(boots)
-guest '(sleep 0.5; reboot -f) >/dev/null 2>&1 &'
-check 'reboot: the VM is unmanaged' wait_until 20 vm_is state unmanaged
-check 'and has its ceiling' wait_until 5 vm_is cpu/grant "$(vm_get cpu/ceiling)"
-check 'the guest boots again' wait_until 90 younger
+check 'memory and CPUs back' eval \
+	'wait_until 30 gput_is OK memory_mib $boot && gput_is OK cpus 2'
+boot_id=$(this_boot)
+guest "($WAIT_HOST; reboot -f) >/dev/null 2>&1 &"
+host_says_go
+check 'reboot: the VM is unmanaged' wait_until 60 vm_is state unmanaged
+check 'and has its ceiling' wait_until 30 vm_is cpu/grant "$(vm_get cpu/ceiling)"
+check 'the guest boots again' wait_until 250 booted_again
 check 'the module loads again' guest_load
 check 'the VM is managed' vm_is state managed
-check 'one CPU' wait_until 10 vm_is cpu/grant 1
+check 'one CPU' wait_until 60 vm_is cpu/grant 1
 check 'the guest ends well' guest_end
 loop_finish

@@ -54,9 +54,10 @@ try tunables/report_period_ms 60001 ERANGE
 try tunables/report_period_ms 2000 OK
 
 # Of the tool: what a command prints comes when it prints it.
-guest 'echo first; sleep 4; echo second' >"$work/stream" &
-check 'output comes as it is made' wait_until 2 grep -q first "$work/stream"
+guest "echo first; $WAIT_HOST; echo second" >"$work/stream" &
+check 'output comes as it is made' wait_until 30 grep -q first "$work/stream"
 check 'and not before it is made' [ "$(cat "$work/stream")" = first ]
+host_says_go
 wait $!
 check 'and whole' [ "$(tr '\n' ' ' <"$work/stream")" = 'first second ' ]
 check 'the guest ends well' guest_end

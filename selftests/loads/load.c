@@ -141,7 +141,7 @@ static void settle(void)
 
 static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
 {
-	uint64_t start, i;
+	uint64_t start, begin, i;
 	pid_t *pids = calloc(n, sizeof(*pids));
 	bool late = false;
 
@@ -162,7 +162,9 @@ static int spin(uint64_t n, uint64_t seconds, uint64_t cpus)
 		}
 		event(late ? "late" : "online", start);
 	}
-	while (now_ns() - start < seconds * NSEC)
+	/* As long after they came, else a slow guest has them for a moment only. */
+	begin = now_ns();
+	while (now_ns() - begin < seconds * NSEC)
 		nap_ns(10000000);
 	for (i = 0; i < n; i++)
 		kill(pids[i], SIGKILL);
