@@ -18,8 +18,8 @@ LOGS = ROOT + '/build/check'
 
 HOSTS = ('6.12', '6.1')
 GUESTS = ('6.12', '6.1')
-TEST_SECONDS = 1200      # most that one test may take
-SESSION_SECONDS = 7200
+TEST_SECONDS = 600       # most that one test may take: four times what the longest does
+SESSION_SECONDS = 2400
 SESSIONS = 4            # fresh hosts for what a dead one left undone
 
 # The main loop, with every pair of kernels: on one machine where host and guest have the
@@ -234,7 +234,7 @@ def figures(results, number=1):
     found = 0
     test = Test(results, 'figures')
     with open('%s/figures-%d.log' % (LOGS, number), 'wb') as log, subprocess.Popen(
-            [SCRIPTS + '/testbed', '--kernel', '6.12', '--timeout', '3000', '--artifacts',
+            [SCRIPTS + '/testbed', '--kernel', '6.12', '--timeout', '1500', '--artifacts',
              LOGS + '/figures', '--', 'python3', '-B', SCRIPTS + '/figures.py'], cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         lines = []

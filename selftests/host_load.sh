@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# timeout 1200
+# timeout 600
 #
 # Loading and unloading the host module: again and again, under VMs in every
 # state and in the middle of their calls, in the wrong order, on a KVM that it

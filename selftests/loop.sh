@@ -64,7 +64,7 @@ guest_boot()
 	rm -f "$work/ready" "$work/pid"
 	QEMU=
 	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
-		--mem 2G --machine microvm --backend anon --timeout 1100 --boot-timeout 250 \
+		--mem 2G --machine microvm --backend anon --timeout 550 --boot-timeout 250 \
 		--file "$LOAD" --module-file "$GUEST_KO" \
 		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
 		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
