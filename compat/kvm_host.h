@@ -86,11 +86,22 @@ static inline bool elastic_vcpu_is_64bit(struct kvm_vcpu *vcpu)
 }
 /* The same for KVM's own use of a page (VMSAVE, VMCS fields); returns an int. */
 #define ELASTIC_FNS_MAP { ELASTIC_EXPORTED(kvm_vcpu_map) }
-/* Where KVM reads and writes guest memory for an instruction that it emulates. */
+/*
+ * Where KVM reads and writes guest memory for an instruction that it emulates, and, with
+ * the VM in place of the vCPU, for a service of its own (wall clock) and on Intel for
+ * VMXON.
+ */
 #define ELASTIC_FNS_ACCESS { \
 	ELASTIC_EXPORTED(kvm_vcpu_read_guest), \
 	ELASTIC_EXPORTED(kvm_vcpu_write_guest), \
+	ELASTIC_EXPORTED(kvm_read_guest), \
+	ELASTIC_EXPORTED(kvm_write_guest), \
 }
+/*
+ * Where KVM looks up memory that it will use more than once: stolen time, on Intel the
+ * operand of VMPTRLD.
+ */
+#define ELASTIC_FNS_CACHE { ELASTIC_EXPORTED(kvm_gfn_to_hva_cache_init) }
 #define ELASTIC_FNS_ACCESS_PAGE { \
 	ELASTIC_EXPORTED(kvm_vcpu_read_guest_page), \
 	ELASTIC_EXPORTED(kvm_vcpu_write_guest_page), \

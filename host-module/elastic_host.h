@@ -278,8 +278,9 @@ bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
 /* gate.c */
 u64 elastic_gate_pfn(void *unused, gfn_t gfn);
 int elastic_gate_map(struct kvm_vcpu *vcpu, gfn_t gfn);
-int elastic_gate_access(struct kvm_vcpu *vcpu, gpa_t gpa);
+int elastic_gate_access(void *unused, gpa_t gpa);
 int elastic_gate_access_page(struct kvm_vcpu *vcpu, gfn_t gfn);
+int elastic_gate_cache(struct kvm *kvm, void *cache, gpa_t gpa);
 
 /* hold.c */
 int elastic_hold(struct kvm_vcpu *vcpu);

@@ -60,25 +60,28 @@ int elastic_gate_map(struct kvm_vcpu *vcpu, gfn_t gfn)
  * it to the VMM, which reaches all memory. So the VM ends: KVM_RUN fails with
  * -EIO at the next attempt to enter the guest.
  */
-static int refuse_access(struct kvm_vcpu *vcpu, gfn_t gfn)
+static int refuse_access(gfn_t gfn)
 {
+	struct kvm_vcpu *vcpu = elastic_running_vcpu();
+
 	refused(gfn);
-	kvm_make_request(KVM_REQ_VM_DEAD, vcpu);
+	if (vcpu)
+		kvm_make_request(KVM_REQ_VM_DEAD, vcpu);
 	elastic_diverted_done();
 	return -EFAULT;
 }
 
 /**
- * elastic_gate_access() - in place of an emulated access to withheld memory
- * @vcpu: the vCPU
+ * elastic_gate_access() - in place of KVM's access to withheld memory
+ * @unused: the vCPU, or the VM
  * @gpa: where; the access may begin in the unit before
  *
  * Context: vCPU, kvm->srcu held.
  * Return: -EFAULT.
  */
-int elastic_gate_access(struct kvm_vcpu *vcpu, gpa_t gpa)
+int elastic_gate_access(void *unused, gpa_t gpa)
 {
-	return refuse_access(vcpu, gpa >> PAGE_SHIFT);
+	return refuse_access(gpa >> PAGE_SHIFT);
 }
 
 /**
@@ -91,5 +94,19 @@ int elastic_gate_access(struct kvm_vcpu *vcpu, gpa_t gpa)
  */
 int elastic_gate_access_page(struct kvm_vcpu *vcpu, gfn_t gfn)
 {
-	return refuse_access(vcpu, gfn);
+	return refuse_access(gfn);
+}
+
+/**
+ * elastic_gate_cache() - in place of KVM's look-up of withheld memory that it is to use often
+ * @kvm: the VM
+ * @cache: what would be filled in
+ * @gpa: where
+ *
+ * Context: vCPU, kvm->srcu held.
+ * Return: -EFAULT.
+ */
+int elastic_gate_cache(struct kvm *kvm, void *cache, gpa_t gpa)
+{
+	return refuse_access(gpa >> PAGE_SHIFT);
 }

@@ -145,7 +145,7 @@ static void map_cb(unsigned long ip, unsigned long parent_ip,
 		divert(regs, elastic_gate_map);
 }
 
-/* (vcpu, gpa, data, len) */
+/* (vcpu or kvm, gpa, data, len) */
 static void access_cb(unsigned long ip, unsigned long parent_ip,
 		      struct ftrace_ops *op, elastic_ftrace_regs *fregs)
 {
@@ -154,6 +154,17 @@ static void access_cb(unsigned long ip, unsigned long parent_ip,
 
 	if (is_refused(regs->si >> PAGE_SHIFT, last >> PAGE_SHIFT))
 		divert(regs, elastic_gate_access);
+}
+
+/* (kvm, cache, gpa, len) */
+static void cache_cb(unsigned long ip, unsigned long parent_ip,
+		     struct ftrace_ops *op, elastic_ftrace_regs *fregs)
+{
+	struct pt_regs *regs = elastic_ftrace_pt_regs(fregs);
+	u64 last = regs->dx + (regs->cx ? regs->cx - 1 : 0);
+
+	if (is_refused(regs->dx >> PAGE_SHIFT, last >> PAGE_SHIFT))
+		divert(regs, elastic_gate_cache);
 }
 
 /* (vcpu, gfn, data, offset, len), within the page */
@@ -227,6 +238,7 @@ static struct {
 	HOOK(gate_cb, DIVERT, ELASTIC_FNS_GATE),
 	HOOK(map_cb, DIVERT, ELASTIC_FNS_MAP),
 	HOOK(access_cb, DIVERT, ELASTIC_FNS_ACCESS),
+	HOOK(cache_cb, DIVERT, ELASTIC_FNS_CACHE),
 	HOOK(access_page_cb, DIVERT, ELASTIC_FNS_ACCESS_PAGE),
 	HOOK(hold_cb, DIVERT, ELASTIC_FNS_HOLD),
 	HOOK(hypercall_cb, DIVERT, ELASTIC_FNS_HYPERCALL),

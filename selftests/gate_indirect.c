@@ -80,6 +80,58 @@ static enum kg_end vmload(u64 gpa)
 	return kg_do(bsp, KG_CMD_VMLOAD, gpa, 0, 0);
 }
 
+/* What a VMXON or VMCS region must begin with */
+static u32 vmx_revision(void)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = { .head.nmsrs = 1, .entry.index = 0x480 };	/* IA32_VMX_BASIC */
+
+	return ioctl(vm->kvm_fd, KVM_GET_MSRS, &msrs) == 1 ? (u32)msrs.entry.data & 0x7fffffff : 0;
+}
+
+static void region(u64 gpa)
+{
+	if (gpa < UNIT(WITHHELD))
+		*(u32 *)kg_hva(vm, gpa) = vmx_revision();
+}
+
+/* One that did not work out has not been tried */
+static enum kg_end vmx(u64 vmxon, u64 vmptrld)
+{
+	enum kg_end end;
+
+	region(vmxon);
+	if (vmptrld)
+		region(vmptrld);
+	end = kg_do(bsp, KG_CMD_VMXON, vmxon & ~0xfffULL, vmptrld & ~0xfffULL, 0);
+	if (end == KG_ANSWER && bsp->mb->result)
+		ktap_diag("the instruction failed");
+	return end;
+}
+
+static enum kg_end vmxon(u64 gpa)
+{
+	return vmx(gpa, 0);
+}
+
+static enum kg_end vmptrld(u64 gpa)
+{
+	return vmx(KG_ARGS, gpa);
+}
+
+/* What the guest asks KVM to write */
+static enum kg_end wall_clock(u64 gpa)
+{
+	return kg_do(bsp, KG_CMD_WRMSR, 0x4b564d00, gpa, 0);
+}
+
+static enum kg_end stolen_time(u64 gpa)
+{
+	return kg_do(bsp, KG_CMD_WRMSR, 0x4b564d03, gpa | 1, 0);
+}
+
 /* The VMM's own: state that it has saved elsewhere points into such memory */
 static enum kg_end cr3(u64 gpa)
 {
@@ -100,21 +152,19 @@ static const struct {
 	const char *what;
 	enum kg_end (*run)(u64 gpa);
 	bool may_trap;	/* on granted memory, too: the host may not have it */
-	bool amd;
+	enum { ANY, AMD, INTEL } vendor;
 } cases[] = {
-	{ "REP OUTS from it", outs, false, false },
-	{ "REP INS into it", ins, false, false },
-	{ "MOVS from it to a device", to_device, false, false },
-	{ "MOVS from a device into it", from_device, false, false },
-	{ "CR3 pointing to it", cr3, false, false },
-	{ "VMLOAD from it", vmload, true, true },
+	{ "REP OUTS from it", outs, false, ANY },
+	{ "REP INS into it", ins, false, ANY },
+	{ "MOVS from it to a device", to_device, false, ANY },
+	{ "MOVS from a device into it", from_device, false, ANY },
+	{ "CR3 pointing to it", cr3, false, ANY },
+	{ "the wall clock into it", wall_clock, false, ANY },
+	{ "stolen time into it", stolen_time, false, ANY },
+	{ "VMLOAD from it", vmload, true, AMD },
+	{ "VMXON of it", vmxon, true, INTEL },
+	{ "VMPTRLD of it", vmptrld, true, INTEL },
 };
-
-static bool host_is_amd(void)
-{
-	/* The mailbox knows: VMMCALL and not VMCALL */
-	return !bsp->mb->intel;
-}
 
 static enum kg_end one(unsigned int i, u64 unit, bool *populated)
 {
@@ -148,19 +198,21 @@ int main(void)
 	struct kg_config cfg = { .ram = UNIT(RAM_UNITS) };
 	struct kg_vm *other;
 	unsigned int i;
-	bool amd;
+	bool intel;
 
 	host_module_need();
 	other = kg_new(&cfg);
 	bsp = &other->vcpu[0];
-	amd = host_is_amd();
+	/* The mailbox knows: VMMCALL or VMCALL */
+	intel = bsp->mb->intel;
 	kg_must_hello(&other->vcpu[0], 1, NULL, 0);
 	for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		enum kg_end granted, withheld;
 		bool populated;
 
-		if (cases[i].amd && !amd) {
-			ktap_skip("not an AMD processor", "%s", cases[i].what);
+		if (cases[i].vendor == (intel ? AMD : INTEL)) {
+			ktap_skip(intel ? "not an AMD processor" : "not an Intel processor", "%s",
+				  cases[i].what);
 			continue;
 		}
 		granted = one(i, GRANTED, &populated);

@@ -88,6 +88,7 @@
 #define KG_CMD_INS	13	/* REP INSB of arg1 bytes to arg0 from KG_PORT_STRING */
 #define KG_CMD_MOVS	14	/* REP MOVSB from arg0 to arg1 of arg2 bytes */
 #define KG_CMD_VMLOAD	15	/* AMD: VMLOAD of arg0 */
+#define KG_CMD_VMXON	16	/* Intel: VMXON of arg0, and of arg1 VMPTRLD if not 0 */
 
 /* Offsets in the mailbox for the assembler; checked in kvm_guest.c */
 #define KG_MB_CMD	0x00

@@ -127,6 +127,8 @@ kg_code_loop:
 	je	cmd_movs
 	cmp	$KG_CMD_VMLOAD, %ecx
 	je	cmd_vmload
+	cmp	$KG_CMD_VMXON, %ecx
+	je	cmd_vmxon
 	ud2
 done:
 	mov	%rax, %gs:KG_MB_RESULT
@@ -197,6 +199,26 @@ cmd_vmload:
 	mov	%rdi, %rax
 	vmload	%rax
 	xor	%eax, %eax
+	jmp	done
+
+cmd_vmxon:
+	mov	$0x3a, %ecx		/* IA32_FEATURE_CONTROL: locked, VMXON */
+	rdmsr
+	test	$1, %eax
+	jnz	1f
+	or	$5, %eax
+	wrmsr
+1:	mov	%cr4, %rax
+	or	$0x2000, %rax		/* VMXE */
+	mov	%rax, %cr4
+	vmxon	%gs:KG_MB_ARG0
+	jbe	2f			/* carry or zero: it failed */
+	xor	%eax, %eax
+	cmpq	$0, %gs:KG_MB_ARG1
+	je	done
+	vmptrld	%gs:KG_MB_ARG1
+	ja	done
+2:	mov	$1, %eax
 	jmp	done
 
 cmd_wrmsr:
