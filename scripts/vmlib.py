@@ -30,11 +30,17 @@ STATUS_SPLAT = 98
 STATUS_FAILURE = 99
 
 
+class Failure(Exception):
+    """The test-bed, not the command, went wrong."""
+
+
 def fetch(*words):
     """Run scripts/fetch; return the lines that it prints."""
     run = subprocess.run([SCRIPTS + '/fetch', *words], stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, check=False)
     if run.returncode:
+        print('testbed-failure: scripts/fetch %s failed' % ' '.join(words), file=sys.stderr,
+              flush=True)
         raise SystemExit(STATUS_FAILURE)
     return run.stdout.decode().split('\n')[:-1]
 
@@ -165,8 +171,8 @@ class Cpio:
         return blob + b'\0' * (-len(blob) % 512)
 
 
-def add_modules(cpio, kernel_dir, release, names):
-    """Put modules and what they need into the archive; return their order."""
+def module_files(kernel_dir, release, names):
+    """The paths of modules and what they need, in the order of loading."""
     run = subprocess.run(['modprobe', '-a', '-n', '--show-depends', '-d', kernel_dir,
                           '-S', release, *names], stdout=subprocess.PIPE,
                          env=dict(os.environ, PATH='/usr/sbin:/sbin:/usr/bin:/bin'), check=False)
@@ -175,6 +181,12 @@ def add_modules(cpio, kernel_dir, release, names):
         words = line.split()
         if words[:1] == ['insmod'] and words[1] not in order:
             order.append(words[1])
+    return order
+
+
+def add_modules(cpio, kernel_dir, release, names):
+    """Put modules and what they need into the archive; return their order."""
+    order = module_files(kernel_dir, release, names)
     names = [os.path.basename(path)[:-len('.ko')] for path in order]
     for name, path in zip(names, order):
         cpio.file('/modules/%s.ko' % name, path)

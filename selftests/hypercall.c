@@ -692,6 +692,23 @@ static void set_pool(const char *file, s64 value)
 		ktap_bail("writing %s to %s: %s", text, file, strerror(-ret));
 }
 
+static s64 pool_was;
+
+static void restore_pool(void)
+{
+	set_pool("memory/pool_mib", pool_was);
+}
+
+/* The VM's ceiling costs nothing, so the host may have less: its pool is not to matter */
+static void need_pool(void)
+{
+	pool_was = host_stat("memory/pool_mib");
+	if (pool_was >= 2 * CEILING)
+		return;
+	set_pool("memory/pool_mib", 2 * CEILING);
+	atexit(restore_pool);
+}
+
 static void limits(void)
 {
 	const u64 base = CEILING - ABSENT_NR - HIGH_UNITS;
@@ -987,6 +1004,7 @@ int main(void)
 	host_module_need();
 	if (error)
 		ktap_bail("the table of statuses: %s", error);
+	need_pool();
 	vm = kg_new(&cfg);
 	bsp = &vm->vcpu[0];
 

@@ -156,7 +156,13 @@ cmd_exec:
 	xor	%eax, %eax
 	jmp	done
 
+/*
+ * Interrupts are disabled here. With PAUSE, as a busy loop should have it, KVM gets the
+ * vCPU out now and then (pause-loop exiting). The emulator of the Intel test-bed needs
+ * that: it does not end such a guest for an interrupt of the host, see docs/vendors.md.
+ */
 cmd_spin:
+	pause
 	incq	%gs:KG_MB_COUNTER
 	cmpq	$0, %gs:KG_MB_STOP
 	je	cmd_spin
