@@ -564,12 +564,23 @@ static enum kg_end run_loop(struct kg_vcpu *vcpu)
 	}
 }
 
+static void mask_kicks(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, KICK_SIGNAL);
+	pthread_sigmask(how, &set, NULL);
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct kg_vcpu *vcpu = arg;
 	struct kg_vm *vm = vcpu->vm;
 
+	/* A kick that came before is taken now, when there is a run that it can end */
 	this_run = vcpu->run;
+	mask_kicks(SIG_UNBLOCK);
 	pthread_mutex_lock(&vm->lock);
 	while (!vcpu->quit) {
 		enum kg_end end;
@@ -599,8 +610,10 @@ void kg_go(struct kg_vcpu *vcpu)
 		ktap_bail("vCPU %u runs already", vcpu->id);
 	if (!vcpu->has_thread) {
 		vcpu->has_thread = true;
+		mask_kicks(SIG_BLOCK);
 		if (pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu))
 			ktap_bail("cannot create a thread");
+		mask_kicks(SIG_UNBLOCK);
 	}
 	vcpu->run->immediate_exit = 0;
 	vcpu->wanted = true;
