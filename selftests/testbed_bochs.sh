@@ -57,15 +57,15 @@ is "$(separate 'ab\x1e' 'n' '0 exit' ' 1\ncd')" 'abcd|n0 exit 1.|.' 'nor in piec
 is "$(separate 'a\x1en1 exit 0\n')" 'a^n1 exit 0.||.' 'one without the nonce is output'
 is "$(separate '\x1e\x1en0 beat\n')" '^|n0 beat.|.' 'after a stray control character'
 
-# verdict FIRST SECOND: each "guest eflags pending masked"
+# verdict FIRST SECOND: each "guest eflags pending masked count activity"
 verdict()
 {
 	python <<-END
 		import bochs
 		def sample(text):
 		    sample = object.__new__(bochs.Sample)
-		    sample.values = dict(zip(('guest', 'eflags', 'pending', 'masked'),
-		                             (int(word, 0) for word in text.split())))
+		    sample.values = dict(zip(('guest', 'eflags', 'pending', 'masked', 'count', 'activity'),
+		                             (int(word, 0) for word in text.split())), rip=0x1000)
 		    return sample
 		print(bochs.classify(sample('$1'), sample('$2')).partition(':')[0])
 	END
@@ -73,12 +73,16 @@ verdict()
 
 ours='ours, until shown otherwise'
 deaf='1 0x46 0x800 0xe60'
-is "$(verdict "$deaf" "$deaf")" 'signature E' \
+is "$(verdict "$deaf 1 0" "$deaf 2 0")" 'signature E' \
 	'a guest with interrupts disabled, one for the host masked: signature E'
-is "$(verdict "$deaf" '1 0x46 0x000 0xe60')" "$ours" 'not with none pending'
-is "$(verdict "$deaf" '1 0x46 0x800 0x260')" "$ours" 'not where it is not masked'
-is "$(verdict "$deaf" '1 0x246 0x800 0xe60')" "$ours" 'not with interrupts enabled'
-is "$(verdict '0 0x46 0x800 0xe60' "$deaf")" "$ours" 'not in the host'
+is "$(verdict "$deaf 1 0" '1 0x46 0x000 0xe60 2 0')" "$ours" 'not with none pending'
+is "$(verdict "$deaf 1 0" '1 0x46 0x800 0x260 2 0')" "$ours" 'not where it is not masked'
+is "$(verdict "$deaf 1 0" '1 0x246 0x800 0xe60 2 0')" "$ours" 'not with interrupts enabled'
+is "$(verdict '0 0x46 0x800 0xe60 1 0' "$deaf 2 0")" "$ours" 'not in the host'
+is "$(verdict '0 0x246 0 0x1104 7 0' '0 0x246 0 0x1104 7 0')" 'signature F' \
+	'no instruction between two looks: signature F'
+is "$(verdict '0 0x246 0 0x1104 7 0' '0 0x246 0 0x1104 8 0')" "$ours" 'not with a single one'
+is "$(verdict '0 0x246 0 0x1104 7 1' '0 0x246 0 0x1104 7 1')" "$ours" 'not of a halted CPU'
 
 # panic LINE: what the emulator's log with it comes to
 panic()
