@@ -9,6 +9,7 @@ help:
 	@echo 'make install [KDIR=DIR]  install the modules that were built'
 	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
 	@echo 'make check               run all tests (installs what it needs)'
+	@echo 'make check-vmx           the tests of what is different on Intel processors'
 	@echo 'make lint                checkpatch, sparse, W=1, shellcheck, house rules'
 	@echo 'make clean               remove what was built'
 
@@ -26,6 +27,9 @@ demo:
 check:
 	scripts/check
 
+check-vmx:
+	scripts/check --vendor intel
+
 lint:
 	scripts/lint
 
@@ -34,4 +38,4 @@ clean:
 	$(MAKE) -C selftests clean
 	rm -rf build demo-output
 
-.PHONY: help modules install demo check lint clean
+.PHONY: help modules install demo check check-vmx lint clean

@@ -15,6 +15,7 @@ SCRIPTS = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(SCRIPTS)
 SELFTESTS = ROOT + '/selftests'
 LOGS = ROOT + '/build/check'
+AMD_LOGS = LOGS
 
 HOSTS = ('6.12', '6.1')
 GUESTS = ('6.12', '6.1')
@@ -27,6 +28,10 @@ SESSIONS = 4            # fresh hosts for what a dead one left undone
 # everything with every pair.
 SAME = 'loop_microvm.sh'
 CROSS = 'loop_q35.sh'
+# On an Intel host, which has one CPU: the tests of what KVM does there in code of its own,
+# and one Linux guest.
+INTEL = ('absent', 'hypercall', 'hold', 'gate', 'gate_indirect', 'take', 'host_sysfs',
+         'host_trace.sh', 'host_load.sh', 'loop_microvm.sh')
 USER_SPACE = ('abi', 'policy_', 'testbed_')
 NO_TESTS = ('lib.sh', 'loop.sh')
 
@@ -155,20 +160,22 @@ def user_space(results, names):
 class Host:
     """The tests of one host kernel."""
 
-    def __init__(self, results, version, items):
+    def __init__(self, results, vendor, version, items):
         self.results = results
+        self.vendor = vendor
         self.version = version
+        self.label = ('Intel host ' if vendor == 'intel' else 'host ') + version
         self.items = list(items)
         self.repeats = {}
 
     def name(self, item):
         test, _, guest = item.partition('@')
-        return 'host %s%s %s' % (self.version, ', guest ' + guest if guest != '-' else '', test)
+        return '%s%s %s' % (self.label, ', guest ' + guest if guest != '-' else '', test)
 
     def session(self, number):
         """Run what is left; return the test-bed's status."""
         env = dict(os.environ, ELASTIC_HOST_KO='%s/build/%s/elastic_host.ko' % (ROOT, self.version))
-        argv = [SCRIPTS + '/testbed', '--kernel', self.version, '--timeout', str(SESSION_SECONDS),
+        argv = [SCRIPTS + '/testbed', '--vendor', self.vendor, '--kernel', self.version, '--timeout', str(SESSION_SECONDS),
                 '--artifacts', '%s/host-%s-%d' % (LOGS, self.version, number), '--',
                 'sh', '-c', RUNNER, 'run', *self.items]
         test = item = None
@@ -193,7 +200,7 @@ class Host:
                 elif test:
                     test.line(line)
                 elif line.startswith('testbed'):
-                    self.results.note('host %s: %s' % (self.version, line))
+                    self.results.note('%s: %s' % (self.label, line))
                 if line.startswith('testbed-failure:'):
                     failure = line.partition(': ')[2]
             status = process.wait()
@@ -215,15 +222,14 @@ class Host:
         for number in range(1, SESSIONS + 1):
             status, failure = self.session(number)
             if status == 98:
-                self.results.add('FAILED', "host %s: the kernel's log has a BUG or WARNING" %
-                                 self.version)
+                self.results.add('FAILED', "%s: the kernel's log has a BUG or WARNING" %
+                                 self.label)
             elif status:
-                self.results.add('FAILED', 'host %s: testbed-failure: %s' % (
-                    self.version, failure))
+                self.results.add('FAILED', '%s: testbed-failure: %s' % (self.label, failure))
             if not self.items:
                 return
-            self.results.note('host %s: %d tests are left for a fresh host' % (
-                self.version, len(self.items)))
+            self.results.note('%s: %d tests are left for a fresh host' % (
+                self.label, len(self.items)))
         for item in self.items:
             self.results.add('FAILED', '%s: testbed-failure: not run' % self.name(item))
 
@@ -254,6 +260,41 @@ def figures(results, number=1):
     elif status not in (0, 1) or not found:
         results.add('FAILED', 'figures: %d (status %d)' % (found, status))
     return lines
+
+
+def said_in(pattern):
+    """{result without its numbers: True for ok} of the logs of hosts."""
+    found = {}
+    test = None
+    for path in sorted(glob.glob(pattern)):
+        with open(path, encoding='utf-8', errors='replace') as file:
+            for line in file:
+                words = line.split()
+                if words[:2] == ['===', 'begin']:
+                    test = words[2].partition('@')[0]
+                match = Test.RESULT.match(line.rstrip('\n'))
+                if match and test:
+                    name = '%s: %s' % (test, re.sub(r'\d+', 'N', match[2]))
+                    kind = 'skip' if match[3] else match[1]
+                    found.setdefault(name, set()).add(kind)
+    return found
+
+
+def compare(results, versions):
+    """Every result beside that of the same test on AMD, if there are logs of that."""
+    for version in versions:
+        amd = said_in('%s/host-%s-*.log' % (AMD_LOGS, version))
+        intel = said_in('%s/host-%s-*.log' % (LOGS, version))
+        both = sorted(set(amd) & set(intel))
+        if not both:
+            results.note('host %s: no results on AMD to compare with (scripts/check first)' % version)
+            continue
+        differ = [name for name in both if amd[name] != intel[name]]
+        for name in differ:
+            results.note('host %s: AMD %s, Intel %s: %s' % (
+                version, '/'.join(sorted(amd[name])), '/'.join(sorted(intel[name])), name))
+        results.note('host %s: %d kinds of results on both vendors, %d differ' % (
+            version, len(both), len(differ)))
 
 
 def tests(wanted):
@@ -299,6 +340,7 @@ def plan(names, args):
 
 def main():
     parser = argparse.ArgumentParser(prog='scripts/check')
+    parser.add_argument('--vendor', choices=('amd', 'intel'), default='amd')
     parser.add_argument('--host', action='append', choices=HOSTS)
     parser.add_argument('--guest', choices=GUESTS)
     parser.add_argument('--all', action='store_true')
@@ -308,13 +350,20 @@ def main():
     args.host = args.host or list(HOSTS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results()
+    if args.vendor == 'intel':
+        global LOGS
+        LOGS += '-vmx'
+        args.no_figures = True
+        args.tests = args.tests or list(INTEL)
     user, others = tests(args.tests)
     user_space(results, user)
     # One after the other: two emulated hosts at a time are no faster on two CPUs, and
     # their guests are slow enough to run into limits.
     for version, items in plan(others, args).items():
         if items:
-            Host(results, version, items).run()
+            Host(results, args.vendor, version, items).run()
+    if args.vendor == 'intel':
+        compare(results, args.host)
     lines = [] if args.tests or args.no_figures else figures(results)
     print()
     for line in lines:
