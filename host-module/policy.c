@@ -24,7 +24,7 @@
 /* Levels are per unit of weight, in 1/65536: less than one unit a step. */
 #define LEVEL_SHIFT	16
 /* Amounts above are taken for this: levels times weights fit into 64 bits. */
-#define AMOUNT_MAX	(1ULL << 31)
+#define AMOUNT_MAX	0x80000000ULL
 /* What an idle unit counts: 1 / (1 - tax of 75 %) */
 #define IDLE_COST	4
 
@@ -129,9 +129,10 @@ static void entitle(__u64 total, struct elastic_claim *claims, unsigned int nr)
 		claims[i].entitled = claims[i].fill;
 }
 
-/* 2. Leaves in fill what each should have in the end. */
-static void lend(__u64 total, struct elastic_claim *claims, unsigned int nr)
+/* 2. Leaves in fill what each should have in the end. Return what is missing. */
+static __u64 lend(__u64 total, struct elastic_claim *claims, unsigned int nr)
 {
+	__u64 missing = 0;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -141,6 +142,9 @@ static void lend(__u64 total, struct elastic_claim *claims, unsigned int nr)
 		c->high = larger(c->low, c->need);
 	}
 	fill(claims, nr, grow, total);
+	for (i = 0; i < nr; i++)
+		missing += less(claims[i].need, claims[i].fill);
+	return missing;
 }
 
 /* 3. */
@@ -188,10 +192,13 @@ static void offer(__u64 total, struct elastic_claim *claims, unsigned int nr)
  *
  * Between min and max of each VM, and of all plans together not above @total.
  * If the minimums alone are above it, each VM's plan is its minimum.
+ *
+ * Return: how much more there would have to be for all that VMs need.
  */
-void elastic_policy_divide(__u64 total, struct elastic_claim *claims,
-			   unsigned int nr)
+__u64 elastic_policy_divide(__u64 total, struct elastic_claim *claims,
+			    unsigned int nr)
 {
+	__u64 missing;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -205,9 +212,10 @@ void elastic_policy_divide(__u64 total, struct elastic_claim *claims,
 		c->weight = between(c->weight, 1, ELASTIC_WEIGHT_MAX);
 	}
 	entitle(total, claims, nr);
-	lend(total, claims, nr);
+	missing = lend(total, claims, nr);
 	come_down(total, claims, nr);
 	offer(total, claims, nr);
+	return missing;
 }
 
 /**
@@ -307,7 +315,8 @@ struct elastic_need elastic_policy_cpu_need(const struct elastic_cpu_demand *d)
 
 	n.use = smaller(div_up(less(d->busy_milli, 200), 1000), seen);
 	says = larger(larger(says, d->wanted), n.use);
-	n.need = smaller(smaller(says, 2 * seen + 1), d->max);
+	n.bound = 2 * seen + 1;
+	n.need = smaller(smaller(says, n.bound), d->max);
 	return n;
 }
 
@@ -323,18 +332,18 @@ struct elastic_need elastic_policy_mem_need(const struct elastic_mem_demand *d)
 {
 	__u64 grant = smaller(d->grant, AMOUNT_MAX);
 	__u64 seen = smaller(d->resident, AMOUNT_MAX);
-	/* 256 MiB: memory is asked for in blocks of 64 units and more. */
-	__u64 bound = seen + seen / 2 + 128;
 	struct elastic_need n;
 	__u64 says;
 
+	/* 256 MiB: memory is asked for in blocks of 64 units and more. */
+	n.bound = seen + seen / 2 + 128;
 	n.use = smaller(less(grant, d->available), seen);
 	says = n.use + n.use / 5;
 	if (d->wanted > grant)
 		says = larger(says, d->wanted);
 	if (d->pressed)
 		says = larger(says, grant + grant / 4);
-	n.need = smaller(smaller(says, bound), d->max);
+	n.need = smaller(smaller(says, n.bound), d->max);
 	return n;
 }
 
@@ -384,4 +393,69 @@ __u64 elastic_policy_pool(__u64 total, __u64 now, __u64 used,
 		return now;
 	return smaller(total, now + larger(smaller(total, AMOUNT_MAX) *
 					   smaller(host->ms, 1000) / 64000, 1));
+}
+
+/**
+ * elastic_policy_advise() - should somebody move a VM away?
+ * @s: how it was; brought up to date
+ * @missing: what is missing now
+ * @now_ms: the time
+ * @after_ms: how long it must have been short; and how long not, to be over
+ *
+ * Return: whether that changed: see told.
+ */
+bool elastic_policy_advise(struct elastic_shortage *s, __u64 missing,
+			   __u64 now_ms, __u64 after_ms)
+{
+	bool is_short = missing > 0;
+
+	if (s->is_short != is_short || !s->since_ms) {
+		s->is_short = is_short;
+		s->since_ms = now_ms;
+	}
+	if (s->told == is_short || less(now_ms, s->since_ms) < after_ms)
+		return false;
+	s->told = is_short;
+	return true;
+}
+
+/**
+ * elastic_policy_move() - what would it help to move a VM away?
+ * @c: the VM
+ * @missing: what is missing
+ */
+enum elastic_move elastic_policy_move(const struct elastic_candidate *c,
+				      __u64 missing)
+{
+	if (!c->grant)
+		return ELASTIC_MOVE_NO;
+	if (c->grant < missing)
+		return ELASTIC_MOVE_PART;
+	return c->uncooperative ? ELASTIC_MOVE_UNCOOPERATIVE :
+				  ELASTIC_MOVE_ENOUGH;
+}
+
+/**
+ * elastic_policy_move_first() - which of two VMs is better moved?
+ * @a: the one
+ * @b: the other
+ * @missing: what is missing
+ *
+ * One that is enough by itself before one that is not; of those that are, the
+ * cheapest to move; of the others, the one that helps most.
+ *
+ * Return: true if it is @a.
+ */
+bool elastic_policy_move_first(const struct elastic_candidate *a,
+			       const struct elastic_candidate *b,
+			       __u64 missing)
+{
+	enum elastic_move ma = elastic_policy_move(a, missing);
+	enum elastic_move mb = elastic_policy_move(b, missing);
+
+	if (ma != mb)
+		return ma < mb;
+	if (ma == ELASTIC_MOVE_PART)
+		return a->grant > b->grant;
+	return a->cost < b->cost;
 }

@@ -49,8 +49,8 @@ struct elastic_claim {
 	__u64 fill;
 };
 
-void elastic_policy_divide(__u64 total, struct elastic_claim *claims,
-			   unsigned int nr);
+__u64 elastic_policy_divide(__u64 total, struct elastic_claim *claims,
+			    unsigned int nr);
 
 /**
  * struct elastic_bucket - a token bucket
@@ -100,7 +100,6 @@ bool elastic_policy_admit(__u64 total, __u64 minimums, __u64 min);
 
 /**
  * struct elastic_cpu_demand - what a guest says of its vCPUs, and what was seen
- * @online: it says: CPUs in use
  * @wanted: it says: CPUs that its policy would have
  * @runnable_milli: it says: runnable tasks, times 1000
  * @busy_milli: it says: CPUs busy or stolen, times 1000
@@ -109,7 +108,6 @@ bool elastic_policy_admit(__u64 total, __u64 minimums, __u64 min);
  * @max: what the VM may have at most
  */
 struct elastic_cpu_demand {
-	__u64 online;
 	__u64 wanted;
 	__u64 runnable_milli;
 	__u64 busy_milli;
@@ -139,10 +137,12 @@ struct elastic_mem_demand {
  * struct elastic_need - what is believed
  * @use: what it really uses
  * @need: what it should have
+ * @bound: what it would be believed at most
  */
 struct elastic_need {
 	__u64 use;
 	__u64 need;
+	__u64 bound;
 };
 
 struct elastic_need elastic_policy_cpu_need(const struct elastic_cpu_demand *d);
@@ -167,5 +167,52 @@ struct elastic_host_memory {
 
 __u64 elastic_policy_pool(__u64 total, __u64 now, __u64 used,
 			  const struct elastic_host_memory *host);
+
+/**
+ * struct elastic_shortage - for how long one resource has been short
+ * @since_ms: since when it is as it is now, 0 at the start
+ * @is_short: it is short now
+ * @told: an advice stands
+ */
+struct elastic_shortage {
+	__u64 since_ms;
+	bool is_short;
+	bool told;
+};
+
+bool elastic_policy_advise(struct elastic_shortage *s, __u64 missing,
+			   __u64 now_ms, __u64 after_ms);
+
+/**
+ * enum elastic_move - why a VM is a candidate to be moved, best first
+ * @ELASTIC_MOVE_UNCOOPERATIVE: it does not come down, and it alone would do
+ * @ELASTIC_MOVE_ENOUGH: it alone would do
+ * @ELASTIC_MOVE_PART: it would help
+ * @ELASTIC_MOVE_NO: it would not
+ */
+enum elastic_move {
+	ELASTIC_MOVE_UNCOOPERATIVE,
+	ELASTIC_MOVE_ENOUGH,
+	ELASTIC_MOVE_PART,
+	ELASTIC_MOVE_NO,
+};
+
+/**
+ * struct elastic_candidate - a VM that could be moved
+ * @grant: what it has of the resource that is short
+ * @cost: what moving it costs: its memory
+ * @uncooperative: it has not come down by its deadline
+ */
+struct elastic_candidate {
+	__u64 grant;
+	__u64 cost;
+	bool uncooperative;
+};
+
+enum elastic_move elastic_policy_move(const struct elastic_candidate *c,
+				      __u64 missing);
+bool elastic_policy_move_first(const struct elastic_candidate *a,
+			       const struct elastic_candidate *b,
+			       __u64 missing);
 
 #endif /* ELASTIC_HOST_POLICY_H */

@@ -211,15 +211,15 @@ static void needs(void)
 {
 	const __u64 all = ~0ULL;
 
-	/* online, wanted, runnable, busy, seen, max */
-	cpu_need("an idle guest", (struct elastic_cpu_demand){ 4, 1, 20, 10, 15, 8 }, 0, 1);
-	cpu_need("a busy one", (struct elastic_cpu_demand){ 4, 4, 3900, 3900, 3950, 8 }, 4, 4);
-	cpu_need("one that wants more", (struct elastic_cpu_demand){ 2, 8, 7900, 2000, 2000, 8 }, 2, 5);
-	cpu_need("one that lies", (struct elastic_cpu_demand){ 4, all, all, all, 20, 8 }, 0, 1);
+	/* wanted, runnable, busy, seen, max */
+	cpu_need("an idle guest", (struct elastic_cpu_demand){ 1, 20, 10, 15, 8 }, 0, 1);
+	cpu_need("a busy one", (struct elastic_cpu_demand){ 4, 3900, 3900, 3950, 8 }, 4, 4);
+	cpu_need("one that wants more", (struct elastic_cpu_demand){ 8, 7900, 2000, 2000, 8 }, 2, 5);
+	cpu_need("one that lies", (struct elastic_cpu_demand){ all, all, all, 20, 8 }, 0, 1);
 	cpu_need("one that burns one vCPU and lies",
-		 (struct elastic_cpu_demand){ 8, all, all, all, 1000, 8 }, 1, 3);
-	cpu_need("one that says nothing", (struct elastic_cpu_demand){ 0, 0, 0, 0, 4000, 8 }, 0, 0);
-	cpu_need("not beyond the maximum", (struct elastic_cpu_demand){ 8, 9, 9000, 8000, 8000, 6 }, 8, 6);
+		 (struct elastic_cpu_demand){ all, all, all, 1000, 8 }, 1, 3);
+	cpu_need("one that says nothing", (struct elastic_cpu_demand){ 0, 0, 0, 4000, 8 }, 0, 0);
+	cpu_need("not beyond the maximum", (struct elastic_cpu_demand){ 9, 9000, 8000, 8000, 6 }, 8, 6);
 	/* grant, wanted, available, pressed, resident, max */
 	mem_need("an idle guest", (struct elastic_mem_demand){ 1000, 1000, 900, false, 500, 2000 }, 100, 120);
 	mem_need("a full one", (struct elastic_mem_demand){ 1000, 1100, 0, true, 1000, 2000 }, 1000, 1250);
@@ -273,6 +273,44 @@ static void admission(void)
 	ktap_ok(elastic_policy_admit(10, 12, 0), "no minimum always fits");
 	ktap_ok(!elastic_policy_admit(10, 12, 1), "nothing fits into a pool that is short");
 	ktap_ok(!elastic_policy_admit(10, ~0ULL, ~0ULL), "no wrapping around");
+}
+
+static bool first(struct elastic_candidate a, struct elastic_candidate b, __u64 missing)
+{
+	return elastic_policy_move_first(&a, &b, missing) &&
+	       !elastic_policy_move_first(&b, &a, missing);
+}
+
+#define C(...) ((struct elastic_candidate){ __VA_ARGS__ })
+
+static void advice(void)
+{
+	struct elastic_shortage s = { };
+	struct elastic_claim two[] = {
+		{ .max = 8, .weight = 100, .grant = 1, .need = 7 },
+		{ .max = 8, .weight = 100, .grant = 1, .need = 6 },
+	};
+
+	ktap_eq((long long)elastic_policy_divide(8, two, 2), 5, "7 and 6 of 8: 5 are missing");
+	ktap_eq((long long)elastic_policy_divide(13, two, 2), 0, "of 13: none");
+
+	ktap_ok(!elastic_policy_advise(&s, 5, 1000, 500), "short: nothing is said at once");
+	ktap_ok(!elastic_policy_advise(&s, 3, 1499, 500) && !s.told, "nor before its time");
+	ktap_ok(elastic_policy_advise(&s, 3, 1500, 500) && s.told, "then it is");
+	ktap_ok(!elastic_policy_advise(&s, 9, 9000, 500) && s.told, "once");
+	ktap_ok(!elastic_policy_advise(&s, 0, 9100, 500) && s.told, "a moment with enough is nothing");
+	ktap_ok(!elastic_policy_advise(&s, 1, 9200, 500) && s.told, "it is short again");
+	ktap_ok(!elastic_policy_advise(&s, 0, 9300, 500) && s.told, "enough again");
+	ktap_ok(elastic_policy_advise(&s, 0, 9800, 500) && !s.told, "for long enough: over");
+	ktap_ok(!elastic_policy_advise(&s, 1, 9900, 500) && !elastic_policy_advise(&s, 0, 10200, 500) &&
+		!elastic_policy_advise(&s, 1, 10300, 500) && !s.told, "short moments are nothing");
+
+	/* grant, cost, uncooperative */
+	ktap_ok(first(C(4, 900, false), C(2, 10, false), 3), "one that is enough before a cheap one");
+	ktap_ok(first(C(4, 10, false), C(8, 900, false), 3), "of those the cheaper");
+	ktap_ok(first(C(4, 900, true), C(4, 10, false), 3), "but who does not come down first");
+	ktap_ok(first(C(2, 900, false), C(1, 10, false), 3), "if none is enough, the largest");
+	ktap_ok(first(C(1, 900, false), C(0, 10, true), 3), "who has nothing last");
 }
 
 static void charges(void)
@@ -338,6 +376,7 @@ int main(void)
 	tokens();
 	host_memory();
 	admission();
+	advice();
 	charges();
 	invariants();
 	return ktap_finish();
