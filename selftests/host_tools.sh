@@ -31,7 +31,7 @@ is "$(wc -l <"$work/top")" 2 "two lines"
 "$tools/elastic-plot" --record "$work/trace" &
 recorder=$!
 at_exit "kill $recorder 2>/dev/null || :"
-wait_until 30 grep -q '^# pool' "$work/trace"
+wait_until 30 grep -qs '^# pool' "$work/trace"
 
 vm_start -v 3 -m 64
 vm hello 1 16 4 >/dev/null
