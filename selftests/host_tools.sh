@@ -76,6 +76,9 @@ if command -v gnuplot >/dev/null; then
 else
 	skip "elastic-plot" "gnuplot is missing"
 fi
+# It has the VM's input open, too, which ends the VM
+kill $listener
+wait $listener || :
 vm_stop
 check "a trace of nothing is refused" \
 	eval 'echo nothing >"$work/none"; ! "$tools/elastic-plot" "$work/none" 2>/dev/null'
