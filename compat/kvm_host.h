@@ -156,4 +156,25 @@ static inline void elastic_vcpu_recheck(struct kvm_vcpu *vcpu)
 	kvm_vcpu_kick(vcpu);
 }
 
+/**
+ * elastic_vcpu_wanted_ns() - time that a vCPU's thread ran or waited for a CPU
+ * @vcpu: the vCPU
+ *
+ * Of the thread that runs it now: what KVM tells the guest as stolen time comes
+ * from the same counter. Context: any.
+ */
+static inline u64 elastic_vcpu_wanted_ns(struct kvm_vcpu *vcpu)
+{
+	struct task_struct *task;
+	u64 ns = 0;
+
+	rcu_read_lock();
+	task = pid_task(rcu_dereference(vcpu->pid), PIDTYPE_PID);
+	if (task)
+		ns = READ_ONCE(task->se.sum_exec_runtime) +
+		     READ_ONCE(task->sched_info.run_delay);
+	rcu_read_unlock();
+	return ns;
+}
+
 #endif /* COMPAT_KVM_HOST_H */

@@ -7,6 +7,7 @@
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/version.h>
+#include <linux/vmstat.h>
 
 /*
  * Drop the pages of a private mapping. zap_page_range() may run over several
@@ -31,6 +32,44 @@ static inline pgoff_t elastic_hugetlb_index(struct vm_area_struct *vma,
 #else
 	return offset >> huge_page_shift(hstate_vma(vma));
 #endif
+}
+
+/**
+ * elastic_resident_pages() - what a process has of the host's memory
+ * @mm: its memory
+ *
+ * Swapped pages count: the host keeps them for it. The files of rss_stat are
+ * single counters up to 6.1 and per CPU from 6.2 on; the kernel's own inline
+ * functions know.
+ *
+ * Return: pages, about.
+ */
+static inline u64 elastic_resident_pages(struct mm_struct *mm)
+{
+	u64 pages = get_mm_rss(mm) + get_mm_counter(mm, MM_SWAPENTS);
+
+#ifdef CONFIG_HUGETLB_PAGE
+	pages += atomic_long_read(&mm->hugetlb_usage);
+#endif
+	return pages;
+}
+
+/**
+ * elastic_direct_reclaims() - times that somebody had to free memory himself
+ *
+ * Context: may sleep.
+ * Return: a counter of the whole host.
+ */
+static inline u64 elastic_direct_reclaims(void)
+{
+	unsigned long events[NR_VM_EVENT_ITEMS];
+	u64 n = 0;
+	int i;
+
+	all_vm_events(events);
+	for (i = ALLOCSTALL_NORMAL; i <= ALLOCSTALL_MOVABLE; i++)
+		n += events[i];
+	return n;
 }
 
 #endif /* COMPAT_MM_H */

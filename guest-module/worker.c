@@ -583,6 +583,8 @@ static int run_command(const struct command *command)
 		return command->arg ? enable() : disable();
 	if (!worker_view.enabled)
 		return -ENOTCONN;
+	/* What it grants goes before targets that are older: hear them before they are followed. */
+	worker.report_at = jiffies;
 	return command->what == COMMAND_CPUS ? set_cpus_quietly(command->arg) :
 					       set_mib(command->arg);
 }

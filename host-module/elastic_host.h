@@ -14,6 +14,7 @@
 #include <linux/workqueue.h>
 
 #include "compat/kvm_host.h"
+#include "policy.h"
 #include "uapi/elastic_hypercall.h"
 
 #define ELASTIC_MAX_CPUS	(ELASTIC_MAX_CPU_WORDS * 64)
@@ -41,6 +42,10 @@ enum elastic_vm_state {
  * @ELASTIC_STAT_REFUSED_MAX: halves of requests cut short by the VM's maximum
  * @ELASTIC_STAT_REFUSED_POOL: the same by the pool
  * @ELASTIC_STAT_REFUSED_CEILING: the same by the ceiling
+ * @ELASTIC_STAT_REFUSED_RATE: the same by the limit of growth
+ * @ELASTIC_STAT_UNCOOPERATIVE: times that a deadline passed
+ * @ELASTIC_STAT_FORGIVEN: times that the VM was below its target again
+ * @ELASTIC_STAT_SEIZED: vCPUs that were taken from it after a deadline
  * @ELASTIC_STAT_HELD: times that a vCPU began to be held
  * @ELASTIC_STAT_GATED: page frames refused
  * @ELASTIC_STAT_TAKEN: bytes of units whose backing the host took
@@ -56,6 +61,10 @@ enum elastic_stat {
 	ELASTIC_STAT_REFUSED_MAX,
 	ELASTIC_STAT_REFUSED_POOL,
 	ELASTIC_STAT_REFUSED_CEILING,
+	ELASTIC_STAT_REFUSED_RATE,
+	ELASTIC_STAT_UNCOOPERATIVE,
+	ELASTIC_STAT_FORGIVEN,
+	ELASTIC_STAT_SEIZED,
 	ELASTIC_STAT_HELD,
 	ELASTIC_STAT_GATED,
 	ELASTIC_STAT_TAKEN,
@@ -71,8 +80,22 @@ enum elastic_stat {
  * @min: kept free for the VM in the pool
  * @max: nothing is granted beyond it; what a VM holds at HELLO may be more
  * @user_max: @max was set by the administrator, so a new ceiling keeps it
+ * @user_min: @min was set by the administrator
+ * @weight: its part of what is beyond all minimums
+ * @boot: least that it held since the first HELLO after its reset: what it
+ *	booted with cannot be given up
+ * @demand: how much of it is really used, as far as it is believed
+ * @need: what it should have by its demand alone
+ * @bound: most that is believed until the next report
+ * @entitled: its part if all VMs wanted all
+ * @plan: what the last round keeps for it
+ * @target: what the last round lets it have
+ * @bucket: limits growth beyond @entitled
+ * @over_since_ms: since when it is above its target, 0 if it is not
+ * @uncooperative: the deadline passed, and it has not come down since
+ * @seized: vCPUs taken from it that it has not given up; vCPUs only
  *
- * Modified under elastic_ledger_lock; @use under the VM's lock.
+ * Modified under elastic_ledger_lock.
  */
 struct elastic_account {
 	u64 ceiling;
@@ -81,6 +104,19 @@ struct elastic_account {
 	u64 min;
 	u64 max;
 	bool user_max;
+	bool user_min;
+	u64 weight;
+	u64 boot;
+	u64 demand;
+	u64 need;
+	u64 bound;
+	u64 entitled;
+	u64 plan;
+	u64 target;
+	struct elastic_bucket bucket;
+	u64 over_since_ms;
+	bool uncooperative;
+	u64 seized;
 };
 
 /**
@@ -111,10 +147,21 @@ struct elastic_units {
  * @cookie: of the session, 0 if there is none; under @lock
  * @features: that hold in the session; under @lock
  * @charged: the VM stands in the pools; under elastic_ledger_lock
+ * @ledger: in the list of those that do; under elastic_ledger_lock
  * @cpu: the vCPU account
  * @mem: the memory account, in units
  * @cpu_ceiling: vCPU ids that the VMM created; under @lock
  * @cpu_withheld: those outside the grant; bits change atomically under @lock
+ * @cpu_seized: those of them that were taken after a deadline; they are let run
+ *	now and then, so this goes before @cpu_withheld; under @lock
+ * @parole_ms: until when they are let run, 0: not now; under @lock
+ * @ran_ns: time that the vCPUs' threads wanted to run, at @ran_at_ns; under @lock
+ * @ran_at_ns: when that was
+ * @ran_milli: vCPUs that wanted to run, times 1000, in the time before
+ * @before: times of single vCPUs, while it is decided which are seized; under
+ *	@lock
+ * @nr_before: how many
+ * @before_ms: when they were read
  * @units: what memory there is; replaced under @lock, read under RCU
  * @held: vCPUs outside the grant sleep here
  * @settle: brings the ledger up to date after a reset
@@ -137,11 +184,20 @@ struct elastic_vm {
 	u64 features;
 
 	bool charged;
+	struct list_head ledger;
 	struct elastic_account cpu;
 	struct elastic_account mem;
 
 	DECLARE_BITMAP(cpu_ceiling, ELASTIC_MAX_CPUS);
 	DECLARE_BITMAP(cpu_withheld, ELASTIC_MAX_CPUS);
+	DECLARE_BITMAP(cpu_seized, ELASTIC_MAX_CPUS);
+	u64 parole_ms;
+	u64 ran_ns;
+	u64 ran_at_ns;
+	u64 ran_milli;
+	u64 *before;
+	unsigned int nr_before;
+	u64 before_ms;
 	struct elastic_units __rcu *units;
 
 	wait_queue_head_t held;
@@ -193,6 +249,8 @@ struct elastic_vm *elastic_vm_find(struct kvm *kvm);
 struct elastic_vm *elastic_vm_create(struct kvm *kvm);
 void elastic_vm_reset(struct elastic_vm *vm);
 void elastic_vm_gone(struct elastic_vm *vm);
+struct kvm *elastic_vm_get_kvm(struct elastic_vm *vm);
+void elastic_vms_queue(struct delayed_work *work, unsigned int ms);
 enum elastic_vm_state elastic_vm_state(struct elastic_vm *vm);
 
 /* hypercall.c */
@@ -227,6 +285,8 @@ long elastic_hypercall(struct kvm_vcpu *vcpu, struct elastic_call *call);
  * @got_units: units from @first on that are granted now
  * @cpu_reason: why not all
  * @mem_reason: why not all
+ * @could_cpus: refused as a whole: how many of @cpus could be had
+ * @could_units: and how many units from @first on
  */
 struct elastic_want {
 	unsigned int word;
@@ -239,19 +299,44 @@ struct elastic_want {
 	u64 got_units;
 	enum elastic_reason cpu_reason;
 	enum elastic_reason mem_reason;
+	unsigned int could_cpus;
+	u64 could_units;
 };
 
 /**
  * struct elastic_pool - one resource of the host
  * @total: what may be granted to all VMs together, in vCPUs or units
+ * @now: the same while the host itself is short
  * @used: the sum of max(grant, min) of all VMs that are charged
+ * @planned: the sum of max(grant, min, plan) of them
+ * @minimums: the sum of their minimums
+ * @reserve: CPUs or units left to the host when @total is computed
+ * @min: minimum of a VM that says HELLO for the first time
+ * @deadline_ms: who is above its target for longer is uncooperative
+ * @growth: how fast a VM grows beyond its part, in per cent of @now a second
+ * @missing: how much more all VMs would need, by the last round
+ * @shortage: for how long that has been so
  *
  * Under elastic_ledger_lock.
  */
 struct elastic_pool {
 	u64 total;
+	u64 now;
 	u64 used;
+	u64 planned;
+	u64 minimums;
+	u64 reserve;
+	u64 min;
+	u64 deadline_ms;
+	u64 growth;
+	u64 missing;
+	struct elastic_shortage shortage;
 };
+
+/* vCPUs for 100 CPUs of the host; units below which it is short; ms to advice. */
+extern u64 elastic_overcommit;
+extern u64 elastic_mem_low;
+extern u64 elastic_advice_ms;
 
 extern struct mutex elastic_ledger_lock;
 extern struct elastic_pool elastic_cpu_pool;
@@ -272,8 +357,55 @@ void elastic_grant_release_units(struct elastic_vm *vm,
 				 const struct elastic_range *r);
 int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
 			    bool is_max, u64 value);
+int elastic_grant_set_weight(struct elastic_vm *vm, struct elastic_account *acc,
+			     u64 weight);
 int elastic_pool_set(struct elastic_pool *pool, u64 total);
+int elastic_pool_set_reserve(struct elastic_pool *pool, u64 reserve);
+int elastic_pool_set_overcommit(u64 percent);
+void elastic_pool_set_tunable(u64 *tunable, u64 value);
+void elastic_pool_recount(struct elastic_pool *pool);
+u64 elastic_cpus_withheld(struct elastic_vm *vm, unsigned int word);
+void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_grant_came_down(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms);
+bool elastic_grant_is_due(struct elastic_vm *vm);
 bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
+
+/* arbiter.c */
+
+extern struct list_head elastic_charged;
+
+/**
+ * struct elastic_targets - the answer to a REPORT
+ * @cpus: vCPUs that the guest should hold at most
+ * @cpu_grant: vCPUs granted
+ * @units: units that it should hold at most
+ * @unit_grant: units granted
+ */
+struct elastic_targets {
+	u32 cpus;
+	u32 cpu_grant;
+	u64 units;
+	u64 unit_grant;
+};
+
+void elastic_arbiter_start(void);
+void elastic_arbiter_stop(void);
+void elastic_arbiter_free(void);
+int elastic_arbiter_add(void);
+void elastic_arbiter_remove(void);
+void elastic_arbiter_hello(struct elastic_vm *vm, struct kvm *kvm, bool again);
+void elastic_arbiter_report(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
+			    const struct elastic_report *r,
+			    struct elastic_targets *targets);
+void elastic_arbiter_request(struct elastic_vm *vm, u64 cpus, u64 units);
+void elastic_arbiter_changed(void);
+void elastic_arbiter_tick_soon(void);
+u64 elastic_now_ms(void);
+
+/* advice.c */
+ssize_t elastic_advice_show(const struct elastic_pool *pool, char *buf);
+void elastic_advice_look(struct elastic_pool *pool);
 
 /* gate.c */
 u64 elastic_gate_pfn(void *unused, gfn_t gfn);
@@ -296,6 +428,7 @@ bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
 /* sysfs.c */
 int elastic_sysfs_start(void);
 void elastic_sysfs_stop(void);
+void elastic_sysfs_notify_advice(bool cpu);
 int elastic_sysfs_add_vm(struct elastic_vm *vm);
 
 #endif /* ELASTIC_HOST_H */

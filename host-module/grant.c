@@ -23,9 +23,37 @@ DEFINE_MUTEX(elastic_ledger_lock);
 struct elastic_pool elastic_cpu_pool;
 struct elastic_pool elastic_mem_pool;
 
-/* vCPUs per physical CPU, and the part of memory left to the host. */
-#define DEFAULT_OVERCOMMIT	4
+/* vCPUs for 100 CPUs of the host, and the part of memory left to the host. */
+#define DEFAULT_OVERCOMMIT	400
 #define DEFAULT_RESERVE_DIV	10
+/* Of the reserve: with less than this available the host is short. */
+#define LOW_DIV			4
+#define DEFAULT_CPU_DEADLINE_MS	10000
+#define DEFAULT_MEM_DEADLINE_MS	30000
+#define DEFAULT_GROWTH		25
+#define DEFAULT_ADVICE_MS	30000
+
+/* Long enough to see which vCPUs run, and short enough to say so of now. */
+#define SEEN_MIN_MS		100
+#define SEEN_MAX_MS		2000
+
+u64 elastic_overcommit = DEFAULT_OVERCOMMIT;
+u64 elastic_mem_low;
+u64 elastic_advice_ms = DEFAULT_ADVICE_MS;
+
+static u64 cpu_total(u64 reserve, u64 overcommit)
+{
+	u64 cpus = num_online_cpus();
+
+	return (cpus - min(reserve, cpus)) * overcommit / 100;
+}
+
+static u64 mem_total(u64 reserve)
+{
+	u64 units = totalram_pages() >> ELASTIC_UNIT_GFN_SHIFT;
+
+	return units - min(reserve, units);
+}
 
 /**
  * elastic_ledger_init() - set the pools to what the host has
@@ -34,10 +62,61 @@ struct elastic_pool elastic_mem_pool;
  */
 void elastic_ledger_init(void)
 {
-	u64 units = totalram_pages() >> ELASTIC_UNIT_GFN_SHIFT;
+	u64 reserve = mem_total(0) / DEFAULT_RESERVE_DIV;
 
-	elastic_cpu_pool.total = num_online_cpus() * DEFAULT_OVERCOMMIT;
-	elastic_mem_pool.total = units - units / DEFAULT_RESERVE_DIV;
+	elastic_cpu_pool = (struct elastic_pool) {
+		.total = cpu_total(0, elastic_overcommit),
+		.deadline_ms = DEFAULT_CPU_DEADLINE_MS,
+		.growth = DEFAULT_GROWTH,
+	};
+	elastic_mem_pool = (struct elastic_pool) {
+		.total = mem_total(reserve),
+		.reserve = reserve,
+		.deadline_ms = DEFAULT_MEM_DEADLINE_MS,
+		.growth = DEFAULT_GROWTH,
+	};
+	elastic_cpu_pool.now = elastic_cpu_pool.total;
+	elastic_mem_pool.now = elastic_mem_pool.total;
+	elastic_mem_low = reserve / LOW_DIV;
+}
+
+static void pool_add(struct elastic_pool *pool,
+		     const struct elastic_account *acc)
+{
+	u64 charge = elastic_policy_charge(acc->grant, acc->min);
+
+	pool->used += charge;
+	pool->planned += max(charge, acc->plan);
+	pool->minimums += acc->min;
+}
+
+static void pool_sub(struct elastic_pool *pool,
+		     const struct elastic_account *acc)
+{
+	u64 charge = elastic_policy_charge(acc->grant, acc->min);
+
+	pool->used -= charge;
+	pool->planned -= max(charge, acc->plan);
+	pool->minimums -= acc->min;
+}
+
+/**
+ * elastic_pool_recount() - sum up a pool anew, after all plans have changed
+ * @pool: the pool
+ *
+ * Context: elastic_ledger_lock held.
+ */
+void elastic_pool_recount(struct elastic_pool *pool)
+{
+	struct elastic_vm *vm;
+
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	pool->used = 0;
+	pool->planned = 0;
+	pool->minimums = 0;
+	list_for_each_entry(vm, &elastic_charged, ledger)
+		pool_add(pool, pool == &elastic_cpu_pool ? &vm->cpu : &vm->mem);
 }
 
 /* Charge the pool anew after @acc->grant or @acc->min has become something. */
@@ -46,14 +125,24 @@ static void recharge(struct elastic_vm *vm, struct elastic_pool *pool,
 {
 	lockdep_assert_held(&elastic_ledger_lock);
 
-	if (vm->charged) {
-		pool->used -= elastic_policy_charge(acc->grant, acc->min);
-		pool->used += elastic_policy_charge(grant, min);
-	}
+	if (vm->charged)
+		pool_sub(pool, acc);
 	acc->grant = grant;
 	acc->min = min;
-	if (acc->use > grant)
-		acc->use = grant;
+	acc->use = min(acc->use, grant);
+	acc->boot = min(acc->boot, grant);
+	if (vm->charged)
+		pool_add(pool, acc);
+}
+
+static void charge(struct elastic_vm *vm)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	vm->charged = true;
+	list_add_tail(&vm->ledger, &elastic_charged);
+	pool_add(&elastic_cpu_pool, &vm->cpu);
+	pool_add(&elastic_mem_pool, &vm->mem);
 }
 
 static void uncharge(struct elastic_vm *vm)
@@ -63,10 +152,10 @@ static void uncharge(struct elastic_vm *vm)
 	if (!vm->charged)
 		return;
 	vm->charged = false;
-	elastic_cpu_pool.used -= elastic_policy_charge(vm->cpu.grant,
-						       vm->cpu.min);
-	elastic_mem_pool.used -= elastic_policy_charge(vm->mem.grant,
-						       vm->mem.min);
+	list_del(&vm->ledger);
+	pool_sub(&elastic_cpu_pool, &vm->cpu);
+	pool_sub(&elastic_mem_pool, &vm->mem);
+	elastic_arbiter_changed();
 }
 
 /* A VM that is not managed has its whole ceiling, and no pool pays for it. */
@@ -81,6 +170,9 @@ static void settle(struct elastic_vm *vm)
 	vm->cpu.use = vm->cpu.ceiling;
 	vm->mem.grant = vm->mem.ceiling;
 	vm->mem.use = vm->mem.ceiling;
+	vm->cpu.seized = 0;
+	vm->cpu.uncooperative = false;
+	vm->mem.uncooperative = false;
 }
 
 /**
@@ -115,6 +207,8 @@ void elastic_grant_end(struct elastic_vm *vm)
 	/* No vCPU, or no hook, is left that could read it. */
 	units_free(rcu_dereference_protected(vm->units, true));
 	RCU_INIT_POINTER(vm->units, NULL);
+	kvfree(vm->before);
+	vm->before = NULL;
 }
 
 static struct elastic_units *vm_units(struct elastic_vm *vm)
@@ -274,11 +368,21 @@ static void cpus_find(struct kvm *kvm, const u64 *held, unsigned int nr_words,
 }
 
 /* A limit that the administrator set outlives the ceiling of the moment. */
-static void new_ceiling(struct elastic_account *acc, u64 ceiling)
+static void new_ceiling(const struct elastic_pool *pool,
+			struct elastic_account *acc, u64 ceiling)
 {
 	acc->ceiling = ceiling;
 	if (!acc->user_max)
 		acc->max = ceiling;
+	if (!acc->user_min)
+		acc->min = min3(pool->min, acc->max, ceiling);
+}
+
+/* Would all minimums still be kept with this VM? */
+static bool admit(const struct elastic_pool *pool,
+		  const struct elastic_account *acc)
+{
+	return elastic_policy_admit(pool->total, pool->minimums, acc->min);
 }
 
 /* Hold the vCPUs and take the memory that are withheld from now on. */
@@ -318,16 +422,18 @@ static void take_fresh(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
  * @nr: how many
  *
  * A VM that is enforced already keeps withheld what is withheld. Whoever
- * holds more than the pool has is admitted, and the pool is overdrawn.
+ * holds more than the pool has is admitted, and the pool is overdrawn; but not
+ * whoever would leave less than the minimums of all.
  *
  * Context: vCPU, kvm->srcu not held, @vm->lock held.
- * Return: 0 or -ENOMEM.
+ * Return: 0, -ENOMEM, or -EDQUOT if the VM is not admitted: it stays unmanaged.
  */
 int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			const u64 *held, unsigned int nr_words,
 			const struct elastic_range *absent, unsigned int nr)
 {
 	struct elastic_units *units, *old = vm_units(vm);
+	unsigned int i;
 	/* A reset from here on leaves this HELLO without effect. */
 	int epoch = atomic_read(&vm->resets);
 	bool again = elastic_vm_enforced(vm);
@@ -348,26 +454,40 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		bitmap_or(ceiling, ceiling, vm->cpu_ceiling, ELASTIC_MAX_CPUS);
 		bitmap_or(withheld, withheld, vm->cpu_withheld,
 			  ELASTIC_MAX_CPUS);
+		bitmap_or(withheld, withheld, vm->cpu_seized, ELASTIC_MAX_CPUS);
 	}
 
 	mutex_lock(&elastic_ledger_lock);
 	uncharge(vm);
+	new_ceiling(&elastic_cpu_pool, &vm->cpu,
+		    bitmap_weight(ceiling, ELASTIC_MAX_CPUS));
+	new_ceiling(&elastic_mem_pool, &vm->mem,
+		    bitmap_weight(units->ceiling, units->nr));
+	if (!again && (!admit(&elastic_cpu_pool, &vm->cpu) ||
+		       !admit(&elastic_mem_pool, &vm->mem))) {
+		bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
+		settle(vm);
+		mutex_unlock(&elastic_ledger_lock);
+		units_free(units);
+		bitmap_free(ceiling);
+		return -EDQUOT;
+	}
+	/* What was taken and is not held any more was given up with that. */
+	for (i = 0; i < ELASTIC_MAX_CPU_WORDS; i++)
+		vm->cpu_seized[i] &= again && i < nr_words ? held[i] : 0;
+	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	vm->parole_ms = 0;
 	bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
 	bitmap_copy(vm->cpu_withheld, withheld, ELASTIC_MAX_CPUS);
 	rcu_assign_pointer(vm->units, units);
-	new_ceiling(&vm->cpu, bitmap_weight(ceiling, ELASTIC_MAX_CPUS));
-	new_ceiling(&vm->mem, bitmap_weight(units->ceiling, units->nr));
 	vm->cpu.grant = vm->cpu.ceiling -
 			bitmap_weight(withheld, ELASTIC_MAX_CPUS);
 	vm->mem.grant = vm->mem.ceiling -
 			bitmap_weight(units->withheld, units->nr);
 	vm->cpu.use = vm->cpu.grant;
 	vm->mem.use = vm->mem.grant;
-	elastic_cpu_pool.used += elastic_policy_charge(vm->cpu.grant,
-						       vm->cpu.min);
-	elastic_mem_pool.used += elastic_policy_charge(vm->mem.grant,
-						       vm->mem.min);
-	vm->charged = true;
+	charge(vm);
+	elastic_arbiter_hello(vm, vcpu->kvm, again);
 	/* Now hold and gate are on. */
 	smp_store_release(&vm->epoch, epoch);
 	mutex_unlock(&elastic_ledger_lock);
@@ -405,22 +525,56 @@ bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit)
 }
 
 /* The policy's answer for one account; the caller applies it. */
-static u64 decide(const struct elastic_pool *pool,
-		  const struct elastic_account *acc, u64 want,
-		  enum elastic_reason *reason)
+static u64 decide(const struct elastic_pool *pool, struct elastic_account *acc,
+		  u64 want, enum elastic_reason *reason)
 {
+	u64 rate = pool->now * pool->growth / 100 + 1;
 	struct elastic_ask ask = {
-		.pool_total = pool->total,
+		.pool_total = pool->now,
 		.pool_used = pool->used,
+		.pool_planned = pool->planned,
 		.grant = acc->grant,
 		.min = acc->min,
 		.max = acc->max,
+		.plan = acc->plan,
+		.target = acc->target,
+		.entitled = acc->entitled,
+		.tokens = elastic_policy_tokens(&acc->bucket, elastic_now_ms(),
+						rate, rate),
 		.want = want,
 	};
 
 	lockdep_assert_held(&elastic_ledger_lock);
 
 	return elastic_policy_grant(&ask, reason);
+}
+
+/* @n more: charge it, and pay for what is beyond the VM's part. */
+static void grow(struct elastic_vm *vm, struct elastic_pool *pool,
+		 struct elastic_account *acc, u64 n)
+{
+	u64 part = max3(acc->entitled, acc->min, acc->grant);
+	u64 cost;
+
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	recharge(vm, pool, acc, acc->grant + n, acc->min);
+	cost = acc->grant > part ? (acc->grant - part) * 1000 : 0;
+	acc->bucket.milli -= min(cost, acc->bucket.milli);
+}
+
+/**
+ * elastic_cpus_withheld() - vCPUs outside the grant
+ * @vm: the VM
+ * @word: index of the word of the vCPU set, in range
+ *
+ * Also those that run for a moment although they were taken.
+ *
+ * Context: @vm->lock held, for an answer that lasts.
+ */
+u64 elastic_cpus_withheld(struct elastic_vm *vm, unsigned int word)
+{
+	return vm->cpu_withheld[word] | vm->cpu_seized[word];
 }
 
 /* How many new vCPUs the request needs, once the ceiling has had its say. */
@@ -432,7 +586,7 @@ static u64 cpus_needed(struct elastic_vm *vm, struct elastic_want *want,
 	u64 there = want->cpus & vm->cpu_ceiling[word];
 
 	BUILD_BUG_ON(BITS_PER_LONG != 64);
-	*candidates = there & vm->cpu_withheld[word];
+	*candidates = there & elastic_cpus_withheld(vm, word);
 	want->got_cpus = there & ~*candidates;
 	if (hweight64(want->got_cpus) >= want->nr_cpus)
 		return 0;
@@ -486,7 +640,20 @@ static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
 		candidates &= candidates - 1;
 		want->got_cpus |= BIT_ULL(id);
 		clear_bit(want->word * 64 + id, vm->cpu_withheld);
+		clear_bit(want->word * 64 + id, vm->cpu_seized);
 	}
+}
+
+/* After vCPUs went out of cpu_seized. */
+static void recount_seized(struct elastic_vm *vm)
+{
+	lockdep_assert_held(&vm->lock);
+
+	if (!READ_ONCE(vm->cpu.seized))
+		return;
+	mutex_lock(&elastic_ledger_lock);
+	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	mutex_unlock(&elastic_ledger_lock);
 }
 
 static void apply_units(struct elastic_units *units, struct elastic_want *want,
@@ -507,6 +674,8 @@ static void count_refusal(struct elastic_vm *vm, enum elastic_reason reason)
 		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_POOL, 1);
 	else if (reason == ELASTIC_R_CEILING)
 		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_CEILING, 1);
+	else if (reason == ELASTIC_R_RATE)
+		elastic_stat_add(vm, ELASTIC_STAT_REFUSED_RATE, 1);
 }
 
 /* A part is not wanted: say so for the half that would have been possible. */
@@ -541,7 +710,11 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	there = units_there(units, want);
 	nr_new = count_withheld(units, want->first, there);
 
+	want->could_cpus = 0;
+	want->could_units = 0;
+
 	mutex_lock(&elastic_ledger_lock);
+	elastic_arbiter_request(vm, cpus, nr_new);
 	n = decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
 	if (n < cpus)
 		want->cpu_reason = limit;
@@ -552,16 +725,17 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	      want->mem_reason == ELASTIC_R_NONE;
 	if (!all && want->whole) {
 		refuse_whole(want);
+		want->could_cpus = hweight64(want->got_cpus) + n;
+		want->could_units = reach(units, want->first, there, k);
 		n = 0;
 		k = 0;
 	}
-	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant + n,
-		 vm->cpu.min);
-	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant + k,
-		 vm->mem.min);
+	grow(vm, &elastic_cpu_pool, &vm->cpu, n);
+	grow(vm, &elastic_mem_pool, &vm->mem, k);
 	mutex_unlock(&elastic_ledger_lock);
 
 	apply_cpus(vm, want, candidates, n);
+	recount_seized(vm);
 	apply_units(units, want, reach(units, want->first, there, k));
 	some = want->got_cpus || want->got_units;
 	count_refusal(vm, want->cpu_reason);
@@ -591,7 +765,14 @@ u64 elastic_grant_release_cpus(struct elastic_vm *vm, unsigned int word,
 	lockdep_assert_held(&vm->lock);
 
 	word = array_index_nospec(word, ELASTIC_MAX_CPU_WORDS);
-	cpus &= vm->cpu_ceiling[word] & ~vm->cpu_withheld[word];
+	cpus &= vm->cpu_ceiling[word];
+	for (left = cpus & vm->cpu_seized[word]; left; left &= left - 1) {
+		set_bit(word * 64 + __ffs64(left), vm->cpu_withheld);
+		clear_bit(word * 64 + __ffs64(left), vm->cpu_seized);
+		cpus &= ~BIT_ULL(__ffs64(left));
+	}
+	recount_seized(vm);
+	cpus &= ~vm->cpu_withheld[word];
 	for (left = cpus; left; left &= left - 1)
 		set_bit(word * 64 + __ffs64(left), vm->cpu_withheld);
 
@@ -664,7 +845,8 @@ void elastic_grant_release_units(struct elastic_vm *vm,
  *
  * Context: may sleep.
  * Return: 0, -EINVAL if minimum and maximum would cross, -ERANGE if @value is
- * above the ceiling or leaves the VM without a vCPU.
+ * above the ceiling or leaves the VM without a vCPU, -ENOSPC if the pool is
+ * less than all minimums together.
  */
 int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
 			    bool is_max, u64 value)
@@ -681,11 +863,51 @@ int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
 	} else if (is_max) {
 		acc->max = value;
 		acc->user_max = true;
+	} else if (vm->charged && value > acc->min &&
+		   !elastic_policy_admit(pool->total,
+					 pool->minimums - acc->min, value)) {
+		ret = -ENOSPC;
 	} else {
 		recharge(vm, pool, acc, acc->grant, value);
+		acc->user_min = true;
 	}
+	elastic_arbiter_changed();
 	mutex_unlock(&elastic_ledger_lock);
 	return ret;
+}
+
+/**
+ * elastic_grant_set_weight() - set a VM's weight for one resource
+ * @vm: the VM
+ * @acc: its account
+ * @weight: the weight
+ *
+ * Context: may sleep.
+ * Return: 0, or -ERANGE for 0 and above ELASTIC_WEIGHT_MAX.
+ */
+int elastic_grant_set_weight(struct elastic_vm *vm, struct elastic_account *acc,
+			     u64 weight)
+{
+	if (!weight || weight > ELASTIC_WEIGHT_MAX)
+		return -ERANGE;
+	mutex_lock(&elastic_ledger_lock);
+	acc->weight = weight;
+	elastic_arbiter_changed();
+	mutex_unlock(&elastic_ledger_lock);
+	return 0;
+}
+
+/* All of it is there, unless the next look at the host says otherwise. */
+static int pool_set(struct elastic_pool *pool, u64 total)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	if (total < pool->minimums)
+		return -EBUSY;
+	pool->total = total;
+	pool->now = total;
+	elastic_arbiter_changed();
+	return 0;
 }
 
 /**
@@ -697,12 +919,284 @@ int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
  * until enough came back.
  *
  * Context: may sleep.
- * Return: 0.
+ * Return: 0, or -EBUSY below the sum of all minimums.
  */
 int elastic_pool_set(struct elastic_pool *pool, u64 total)
 {
+	int ret;
+
 	mutex_lock(&elastic_ledger_lock);
-	pool->total = total;
+	ret = pool_set(pool, total);
 	mutex_unlock(&elastic_ledger_lock);
-	return 0;
+	return ret;
+}
+
+/**
+ * elastic_pool_set_reserve() - set what is left to the host, and so the pool
+ * @pool: the pool
+ * @reserve: CPUs or units
+ *
+ * Context: may sleep.
+ * Return: 0, -ERANGE if the host has no more than that, or -EBUSY as above.
+ */
+int elastic_pool_set_reserve(struct elastic_pool *pool, u64 reserve)
+{
+	u64 has = pool == &elastic_cpu_pool ? num_online_cpus() : mem_total(0);
+	int ret;
+
+	if (reserve >= has)
+		return -ERANGE;
+	mutex_lock(&elastic_ledger_lock);
+	ret = pool_set(pool, pool == &elastic_cpu_pool ?
+			     cpu_total(reserve, elastic_overcommit) :
+			     mem_total(reserve));
+	if (!ret)
+		pool->reserve = reserve;
+	mutex_unlock(&elastic_ledger_lock);
+	return ret;
+}
+
+/**
+ * elastic_pool_set_overcommit() - set how many vCPUs there are for the CPUs
+ * @percent: vCPUs for 100 CPUs
+ *
+ * Context: may sleep.
+ * Return: 0, -ERANGE below 1 and above 10000, or -EBUSY as above.
+ */
+int elastic_pool_set_overcommit(u64 percent)
+{
+	struct elastic_pool *pool = &elastic_cpu_pool;
+	int ret;
+
+	if (!percent || percent > 10000)
+		return -ERANGE;
+	mutex_lock(&elastic_ledger_lock);
+	ret = pool_set(pool, cpu_total(pool->reserve, percent));
+	if (!ret)
+		elastic_overcommit = percent;
+	mutex_unlock(&elastic_ledger_lock);
+	return ret;
+}
+
+/**
+ * elastic_pool_set_tunable() - set a number that rounds and timers read
+ * @tunable: where
+ * @value: what, in bounds
+ *
+ * Context: may sleep.
+ */
+void elastic_pool_set_tunable(u64 *tunable, u64 value)
+{
+	mutex_lock(&elastic_ledger_lock);
+	*tunable = value;
+	elastic_arbiter_changed();
+	mutex_unlock(&elastic_ledger_lock);
+}
+
+/**
+ * elastic_grant_is_due() - is there something to enforce on this VM?
+ * @vm: the VM
+ *
+ * Context: any; a look without a lock.
+ */
+bool elastic_grant_is_due(struct elastic_vm *vm)
+{
+	return (READ_ONCE(vm->cpu.uncooperative) &&
+		READ_ONCE(vm->cpu.grant) > READ_ONCE(vm->cpu.target)) ||
+	       READ_ONCE(vm->cpu.seized);
+}
+
+/* Let @vm's seized vCPUs run, or not. */
+static void set_parole(struct elastic_vm *vm, struct kvm *kvm, u64 until_ms)
+{
+	unsigned int id;
+	u64 i;
+
+	lockdep_assert_held(&vm->lock);
+
+	vm->parole_ms = until_ms;
+	for_each_set_bit(id, vm->cpu_seized, ELASTIC_MAX_CPUS) {
+		if (until_ms)
+			clear_bit(id, vm->cpu_withheld);
+		else
+			set_bit(id, vm->cpu_withheld);
+	}
+	if (until_ms) {
+		wake_up_all(&vm->held);
+		return;
+	}
+	for (i = 0; i < ELASTIC_MAX_CPU_WORDS; i++)
+		elastic_hold_kick(kvm, i, vm->cpu_seized[i]);
+}
+
+/**
+ * elastic_grant_parole() - let the vCPUs that were taken run for a moment
+ * @vm: the VM
+ * @until_ms: until when
+ *
+ * A kernel that is willing to give them up, and was only late, has to run on
+ * them for it: they may hold its locks, and all others wait for them.
+ *
+ * Context: may sleep; @vm->lock held.
+ */
+void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms)
+{
+	if (elastic_vm_enforced(vm) && !bitmap_empty(vm->cpu_seized,
+						     ELASTIC_MAX_CPUS))
+		set_parole(vm, NULL, until_ms);
+}
+
+/**
+ * elastic_grant_came_down() - the guest runs without the vCPUs that were taken
+ * @vm: the VM
+ * @kvm: KVM's VM
+ *
+ * From now on they are as if released, and run no more at all.
+ *
+ * Context: may sleep; @vm->lock held.
+ */
+void elastic_grant_came_down(struct elastic_vm *vm, struct kvm *kvm)
+{
+	set_parole(vm, kvm, 0);
+	bitmap_zero(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	recount_seized(vm);
+}
+
+/* Remember how long each vCPU has run. Return: did we, long enough ago? */
+static bool have_seen(struct elastic_vm *vm, struct kvm *kvm)
+{
+	u64 now = elastic_now_ms(), age = now - vm->before_ms;
+	unsigned int nr = atomic_read(&kvm->online_vcpus);
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	lockdep_assert_held(&vm->lock);
+
+	if (vm->before && vm->nr_before == nr && age < SEEN_MAX_MS)
+		return age >= SEEN_MIN_MS;
+	kvfree(vm->before);
+	vm->before = kvcalloc(nr, sizeof(*vm->before), GFP_KERNEL);
+	if (!vm->before)
+		return false;
+	vm->nr_before = nr;
+	vm->before_ms = now;
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (i < nr)
+			vm->before[i] = elastic_vcpu_wanted_ns(vcpu);
+	}
+	return false;
+}
+
+/* The granted vCPU that ran least since; never the one that booted. */
+static struct kvm_vcpu *laziest(struct elastic_vm *vm, struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu, *best = NULL;
+	u64 least = U64_MAX;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		unsigned int id = vcpu->vcpu_id;
+
+		if (i >= vm->nr_before || id >= ELASTIC_MAX_CPUS ||
+		    id == kvm->arch.bsp_vcpu_id ||
+		    !test_bit(id, vm->cpu_ceiling) ||
+		    test_bit(id, vm->cpu_withheld) ||
+		    test_bit(id, vm->cpu_seized))
+			continue;
+		/* Of equals the last: it came last, as a rule. */
+		if (vm->before[i] <= least) {
+			least = vm->before[i];
+			best = vcpu;
+		}
+	}
+	return best;
+}
+
+/* Take @n vCPUs from a VM that did not give them up. */
+static void seize(struct elastic_vm *vm, struct kvm *kvm, u64 n)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	u64 taken;
+
+	if (!have_seen(vm, kvm))
+		return;
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (i < vm->nr_before)
+			vm->before[i] = elastic_vcpu_wanted_ns(vcpu) -
+					vm->before[i];
+	}
+	for (taken = 0; taken < n; taken++) {
+		vcpu = laziest(vm, kvm);
+		if (!vcpu)
+			break;
+		set_bit(vcpu->vcpu_id, vm->cpu_seized);
+		set_bit(vcpu->vcpu_id, vm->cpu_withheld);
+		trace_elastic_seize(vm->pid, vcpu->vcpu_id);
+		elastic_vcpu_recheck(vcpu);
+	}
+	kvfree(vm->before);
+	vm->before = NULL;
+	elastic_stat_add(vm, ELASTIC_STAT_SEIZED, taken);
+	mutex_lock(&elastic_ledger_lock);
+	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant - taken,
+		 vm->cpu.min);
+	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	elastic_arbiter_changed();
+	mutex_unlock(&elastic_ledger_lock);
+}
+
+/* There is room again: give back what was taken, as far as there is. */
+static void give_back(struct elastic_vm *vm)
+{
+	enum elastic_reason reason;
+	unsigned int id;
+	u64 n, left;
+
+	mutex_lock(&elastic_ledger_lock);
+	n = decide(&elastic_cpu_pool, &vm->cpu, vm->cpu.seized, &reason);
+	left = n;
+	for_each_set_bit(id, vm->cpu_seized, ELASTIC_MAX_CPUS) {
+		if (!left)
+			break;
+		left--;
+		clear_bit(id, vm->cpu_seized);
+		clear_bit(id, vm->cpu_withheld);
+		trace_elastic_give_back(vm->pid, id);
+	}
+	grow(vm, &elastic_cpu_pool, &vm->cpu, n);
+	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	mutex_unlock(&elastic_ledger_lock);
+	if (n)
+		wake_up_all(&vm->held);
+}
+
+/**
+ * elastic_grant_enforce() - take what is due from a VM, or give it back
+ * @vm: the VM
+ * @kvm: KVM's VM, which stays meanwhile
+ *
+ * Context: may sleep; @vm->lock held.
+ */
+void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm)
+{
+	struct elastic_account *acc = &vm->cpu;
+	u64 surplus = 0;
+	bool room;
+
+	lockdep_assert_held(&vm->lock);
+
+	if (!elastic_vm_enforced(vm))
+		return;
+	mutex_lock(&elastic_ledger_lock);
+	if (acc->uncooperative && acc->grant > acc->target)
+		surplus = acc->grant - acc->target;
+	room = acc->seized && acc->target > acc->grant;
+	mutex_unlock(&elastic_ledger_lock);
+	if (surplus)
+		seize(vm, kvm, surplus);
+	else if (room)
+		give_back(vm);
+	if (vm->parole_ms && elastic_now_ms() >= vm->parole_ms)
+		set_parole(vm, kvm, 0);
 }

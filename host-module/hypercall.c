@@ -178,8 +178,16 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 	struct elastic_vm *vm = args->vm;
 	u64 cookie;
 
-	if (elastic_grant_begin(vm, args->vcpu, hello_held(h), h->nr_cpu_words,
-				hello_absent(h), h->nr_ranges))
+	int ret;
+
+	ret = elastic_grant_begin(vm, args->vcpu, hello_held(h),
+				  h->nr_cpu_words, hello_absent(h),
+				  h->nr_ranges);
+	if (ret == -EDQUOT) {
+		answer(args, ELASTIC_R_ADMISSION, 0, 0);
+		return ELASTIC_REFUSED;
+	}
+	if (ret)
 		return ELASTIC_E_NOMEM;
 
 	do
@@ -236,6 +244,7 @@ static long op_hello(struct args *args)
 static long op_report(struct args *args)
 {
 	struct elastic_vm *vm = args->vm;
+	struct elastic_targets t;
 	struct elastic_report r;
 
 	if (args->b != sizeof(r) || !IS_ALIGNED(args->a, 8))
@@ -245,12 +254,8 @@ static long op_report(struct args *args)
 		return ELASTIC_E_FAULT;
 	if (memchr_inv(r.reserved, 0, sizeof(r.reserved)))
 		return invalid(args, ELASTIC_R_RESERVED, 0);
-	mutex_lock(&elastic_ledger_lock);
-	vm->cpu.use = min_t(u64, r.cpus_online, vm->cpu.grant);
-	vm->mem.use = min(r.units_online, vm->mem.grant);
-	answer(args, min(vm->cpu.max, vm->cpu.ceiling) | vm->cpu.grant << 32,
-	       min(vm->mem.max, vm->mem.ceiling), vm->mem.grant);
-	mutex_unlock(&elastic_ledger_lock);
+	elastic_arbiter_report(vm, args->vcpu, &r, &t);
+	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units, t.unit_grant);
 	trace_elastic_report(vm->pid, &r);
 	return ELASTIC_OK;
 }
@@ -276,8 +281,11 @@ static long op_request(struct args *args)
 		return invalid(args, ELASTIC_R_RESERVED, 0);
 	ret = elastic_grant_request(args->vm, &want);
 	trace_elastic_request(args->vm->pid, &want, ret);
-	answer(args, want.cpu_reason | want.mem_reason << 16, want.got_cpus,
-	       want.got_units);
+	answer(args, want.cpu_reason | want.mem_reason << 16 |
+	       (u64)want.could_cpus << ELASTIC_COULD_CPUS_SHIFT |
+	       min(want.could_units, ELASTIC_COULD_MASK) <<
+	       ELASTIC_COULD_UNITS_SHIFT,
+	       want.got_cpus, want.got_units);
 	return ret;
 }
 
@@ -292,11 +300,14 @@ static long op_release_cpu(struct args *args)
 	if (self / 64 == args->word && (args->a & BIT_ULL(self % 64)))
 		return invalid(args, ELASTIC_R_SELF, 0);
 	released = elastic_grant_release_cpus(vm, args->word, args->a);
-	elastic_hold_kick(args->vcpu->kvm, args->word, released);
+	/* Also what was seized, and runs for a moment just now. */
+	elastic_hold_kick(args->vcpu->kvm, args->word,
+			  args->a & vm->cpu_withheld[args->word]);
 	trace_elastic_release(vm->pid, hweight64(released), 0, vm->cpu.grant,
 			      vm->mem.grant);
 	answer(args, ELASTIC_R_NONE,
-	       vm->cpu_ceiling[args->word] & ~vm->cpu_withheld[args->word], 0);
+	       vm->cpu_ceiling[args->word] &
+	       ~elastic_cpus_withheld(vm, args->word), 0);
 	return ELASTIC_OK;
 }
 
@@ -427,6 +438,8 @@ static long run(struct args *args)
 	}
 	ret = run_op(args);
 	if (args->vm) {
+		if (elastic_grant_is_due(args->vm))
+			elastic_grant_enforce(args->vm, args->vcpu->kvm);
 		mutex_unlock(&args->vm->lock);
 		count(args->vm, args->op, ret);
 	}

@@ -55,6 +55,7 @@ static int __init elastic_host_init(void)
 	ret = elastic_sysfs_start();
 	if (ret)
 		goto err_vms;
+	elastic_arbiter_start();
 	ret = elastic_hooks_start();
 	if (ret)
 		goto err_sysfs;
@@ -64,7 +65,12 @@ static int __init elastic_host_init(void)
 	return 0;
 
 err_sysfs:
+	elastic_arbiter_stop();
+	elastic_vms_stop();
 	elastic_sysfs_stop();
+	elastic_arbiter_free();
+	return ret;
+
 err_vms:
 	elastic_vms_stop();
 	return ret;
@@ -76,9 +82,11 @@ err_vms:
  */
 static void __exit elastic_host_exit(void)
 {
+	elastic_arbiter_stop();
 	elastic_hooks_stop();
 	elastic_vms_stop();
 	elastic_sysfs_stop();
+	elastic_arbiter_free();
 }
 
 module_init(elastic_host_init);

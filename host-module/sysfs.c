@@ -25,6 +25,7 @@ static int parse_mib(const char *buf, u64 *units)
 	return 0;
 }
 
+/* vCPUs, per cent, milliseconds: 32 bits will do. */
 static int parse_cpus(const char *buf, u64 *cpus)
 {
 	unsigned int n;
@@ -42,68 +43,152 @@ static ssize_t abi_version_show(struct kobject *kobj,
 	return sysfs_emit(buf, "%d\n", ELASTIC_VERSION);
 }
 
-static ssize_t pool_store(struct elastic_pool *pool, const char *buf,
-			  size_t count, int (*parse)(const char *, u64 *))
-{
-	u64 total;
-	int ret = parse(buf, &total);
-
-	return ret ?: elastic_pool_set(pool, total) ?: count;
-}
-
-static ssize_t pool_show(struct kobject *kobj, struct kobj_attribute *attr,
-			 char *buf)
-{
-	return sysfs_emit(buf, "%llu\n", READ_ONCE(elastic_cpu_pool.total));
-}
-
-static ssize_t pool_cpus_store(struct kobject *kobj,
-			       struct kobj_attribute *attr,
-			       const char *buf, size_t count)
-{
-	return pool_store(&elastic_cpu_pool, buf, count, parse_cpus);
-}
-
-static ssize_t used_show(struct kobject *kobj, struct kobj_attribute *attr,
-			 char *buf)
-{
-	return sysfs_emit(buf, "%llu\n", READ_ONCE(elastic_cpu_pool.used));
-}
-
-static ssize_t pool_mib_show(struct kobject *kobj, struct kobj_attribute *attr,
-			     char *buf)
-{
-	return sysfs_emit(buf, "%llu\n", READ_ONCE(elastic_mem_pool.total) *
-			  ELASTIC_UNITS_PER_MIB);
-}
-
-static ssize_t pool_mib_store(struct kobject *kobj,
-			      struct kobj_attribute *attr,
-			      const char *buf, size_t count)
-{
-	return pool_store(&elastic_mem_pool, buf, count, parse_mib);
-}
-
-static ssize_t used_mib_show(struct kobject *kobj, struct kobj_attribute *attr,
-			     char *buf)
-{
-	return sysfs_emit(buf, "%llu\n", READ_ONCE(elastic_mem_pool.used) *
-			  ELASTIC_UNITS_PER_MIB);
-}
-
 static struct kobj_attribute abi_version_attr = __ATTR_RO(abi_version);
-static struct kobj_attribute pool_attr = __ATTR(pool, 0644, pool_show,
-						pool_cpus_store);
-static struct kobj_attribute used_attr = __ATTR_RO(used);
-static struct kobj_attribute pool_mib_attr = __ATTR_RW(pool_mib);
-static struct kobj_attribute used_mib_attr = __ATTR_RO(used_mib);
 
-static struct attribute *root_attrs[] = { &abi_version_attr.attr, NULL };
+/**
+ * struct pool_attr - a number of a pool
+ * @attr: the file
+ * @pool: the pool
+ * @value: the number
+ * @scale: what the file shows of one
+ * @parse: reads what is written
+ * @low: least that may be written
+ * @high: most that may be written
+ * @set: takes it; NULL: a tunable
+ */
+struct pool_attr {
+	struct kobj_attribute attr;
+	struct elastic_pool *pool;
+	u64 *value;
+	u64 scale;
+	int (*parse)(const char *buf, u64 *n);
+	u64 low;
+	u64 high;
+	int (*set)(struct elastic_pool *pool, u64 n);
+};
+
+static ssize_t pool_attr_show(struct kobject *kobj, struct kobj_attribute *attr,
+			      char *buf)
+{
+	struct pool_attr *a = container_of(attr, struct pool_attr, attr);
+
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(*a->value) * a->scale);
+}
+
+static ssize_t pool_attr_store(struct kobject *kobj,
+			       struct kobj_attribute *attr, const char *buf,
+			       size_t count)
+{
+	struct pool_attr *a = container_of(attr, struct pool_attr, attr);
+	u64 n;
+	int ret = a->parse(buf, &n);
+
+	if (ret)
+		return ret;
+	if (n < a->low || n > a->high)
+		return -ERANGE;
+	if (!a->set)
+		elastic_pool_set_tunable(a->value, n);
+	else
+		ret = a->set(a->pool, n);
+	return ret ?: count;
+}
+
+static int set_overcommit(struct elastic_pool *pool, u64 percent)
+{
+	return elastic_pool_set_overcommit(percent);
+}
+
+#define POOL_RO(var, file, p, field, factor) \
+	static struct pool_attr var = { \
+		.attr = __ATTR(file, 0444, pool_attr_show, NULL), \
+		.pool = &(p), .value = &(p).field, .scale = factor, \
+	}
+#define POOL_RW(var, file, p, number, factor, parser, from, to, setter) \
+	static struct pool_attr var = { \
+		.attr = __ATTR(file, 0644, pool_attr_show, pool_attr_store), \
+		.pool = &(p), .value = &(number), .scale = factor, \
+		.parse = parser, .low = from, .high = to, .set = setter, \
+	}
+
+#define MIB		ELASTIC_UNITS_PER_MIB
+#define DEADLINE_MIN_MS	100
+#define DEADLINE_MAX_MS	3600000
+#define GROWTH_MAX	1000
+
+POOL_RW(cpu_pool, pool, elastic_cpu_pool, elastic_cpu_pool.total, 1,
+	parse_cpus, 0, U64_MAX, elastic_pool_set);
+POOL_RO(cpu_used, used, elastic_cpu_pool, used, 1);
+POOL_RW(cpu_overcommit, overcommit, elastic_cpu_pool, elastic_overcommit, 1,
+	parse_cpus, 0, U64_MAX, set_overcommit);
+POOL_RW(cpu_reserve, reserve, elastic_cpu_pool, elastic_cpu_pool.reserve, 1,
+	parse_cpus, 0, U64_MAX, elastic_pool_set_reserve);
+POOL_RW(cpu_default_min, default_min, elastic_cpu_pool, elastic_cpu_pool.min,
+	1, parse_cpus, 0, ELASTIC_MAX_CPUS, NULL);
+POOL_RW(cpu_deadline, deadline_ms, elastic_cpu_pool,
+	elastic_cpu_pool.deadline_ms, 1, parse_cpus, DEADLINE_MIN_MS,
+	DEADLINE_MAX_MS, NULL);
+POOL_RW(cpu_growth, growth, elastic_cpu_pool, elastic_cpu_pool.growth, 1,
+	parse_cpus, 1, GROWTH_MAX, NULL);
+
+POOL_RW(mem_pool, pool_mib, elastic_mem_pool, elastic_mem_pool.total, MIB,
+	parse_mib, 0, U64_MAX, elastic_pool_set);
+POOL_RO(mem_now, now_mib, elastic_mem_pool, now, MIB);
+POOL_RO(mem_used, used_mib, elastic_mem_pool, used, MIB);
+POOL_RW(mem_reserve, reserve_mib, elastic_mem_pool, elastic_mem_pool.reserve,
+	MIB, parse_mib, 0, U64_MAX, elastic_pool_set_reserve);
+POOL_RW(mem_low, low_mib, elastic_mem_pool, elastic_mem_low, MIB, parse_mib,
+	0, ELASTIC_MAX_UNIT, NULL);
+POOL_RW(mem_default_min, default_min_mib, elastic_mem_pool,
+	elastic_mem_pool.min, MIB, parse_mib, 0, ELASTIC_MAX_UNIT, NULL);
+POOL_RW(mem_deadline, deadline_ms, elastic_mem_pool,
+	elastic_mem_pool.deadline_ms, 1, parse_cpus, DEADLINE_MIN_MS,
+	DEADLINE_MAX_MS, NULL);
+POOL_RW(mem_growth, growth, elastic_mem_pool, elastic_mem_pool.growth, 1,
+	parse_cpus, 1, GROWTH_MAX, NULL);
+
+static ssize_t advice_show(struct kobject *kobj, struct kobj_attribute *attr,
+			   char *buf)
+{
+	struct pool_attr *a = container_of(attr, struct pool_attr, attr);
+
+	return elastic_advice_show(a->pool, buf);
+}
+
+static struct pool_attr cpu_advice = {
+	.attr = __ATTR_RO(advice), .pool = &elastic_cpu_pool,
+};
+static struct pool_attr mem_advice = {
+	.attr = __ATTR_RO(advice), .pool = &elastic_mem_pool,
+};
+POOL_RW(advice_after, advice_ms, elastic_cpu_pool, elastic_advice_ms, 1,
+	parse_cpus, DEADLINE_MIN_MS, DEADLINE_MAX_MS, NULL);
+
+/**
+ * elastic_sysfs_notify_advice() - wake who polls for advice
+ * @cpu: cpu/advice, else memory/advice
+ *
+ * Context: may sleep.
+ */
+void elastic_sysfs_notify_advice(bool cpu)
+{
+	sysfs_notify(root, cpu ? "cpu" : "memory", "advice");
+}
+
+static struct attribute *root_attrs[] = {
+	&abi_version_attr.attr, &advice_after.attr.attr, NULL
+};
 static struct attribute *pool_cpu_attrs[] = {
-	&pool_attr.attr, &used_attr.attr, NULL
+	&cpu_pool.attr.attr, &cpu_used.attr.attr, &cpu_overcommit.attr.attr,
+	&cpu_reserve.attr.attr, &cpu_default_min.attr.attr,
+	&cpu_deadline.attr.attr, &cpu_growth.attr.attr, &cpu_advice.attr.attr,
+	NULL
 };
 static struct attribute *pool_mem_attrs[] = {
-	&pool_mib_attr.attr, &used_mib_attr.attr, NULL
+	&mem_pool.attr.attr, &mem_now.attr.attr, &mem_used.attr.attr,
+	&mem_reserve.attr.attr, &mem_low.attr.attr, &mem_default_min.attr.attr,
+	&mem_deadline.attr.attr, &mem_growth.attr.attr, &mem_advice.attr.attr,
+	NULL
 };
 
 static const struct attribute_group root_group = { .attrs = root_attrs };
@@ -154,6 +239,18 @@ static ssize_t vm_state_show(struct elastic_vm *vm, char *buf)
 }
 VM_RO(vm, state);
 
+static ssize_t vm_uncooperative_show(struct elastic_vm *vm, char *buf)
+{
+	static const char * const names[] = {
+		"none", "cpu", "memory", "cpu memory"
+	};
+
+	return sysfs_emit(buf, "%s\n",
+			  names[READ_ONCE(vm->cpu.uncooperative) +
+				2 * READ_ONCE(vm->mem.uncooperative)]);
+}
+VM_RO(vm, uncooperative);
+
 static ssize_t cpu_list_show(struct elastic_vm *vm, char *buf)
 {
 	unsigned long *granted = bitmap_alloc(ELASTIC_MAX_CPUS, GFP_KERNEL);
@@ -162,9 +259,12 @@ static ssize_t cpu_list_show(struct elastic_vm *vm, char *buf)
 	if (!granted)
 		return -ENOMEM;
 	bitmap_copy(granted, vm->cpu_ceiling, ELASTIC_MAX_CPUS);
-	if (elastic_vm_enforced(vm))
+	if (elastic_vm_enforced(vm)) {
 		bitmap_andnot(granted, granted, vm->cpu_withheld,
 			      ELASTIC_MAX_CPUS);
+		bitmap_andnot(granted, granted, vm->cpu_seized,
+			      ELASTIC_MAX_CPUS);
+	}
 	ret = sysfs_emit(buf, "%*pbl\n", ELASTIC_MAX_CPUS, granted);
 	bitmap_free(granted);
 	return ret;
@@ -179,6 +279,21 @@ VM_RO(cpu, list);
 				  READ_ONCE(vm->acc.field) * (scale)); \
 	} \
 	VM_RO(acc, file)
+#define ACCOUNT_WEIGHT(acc) \
+	static ssize_t acc##_weight_show(struct elastic_vm *vm, char *buf) \
+	{ \
+		return sysfs_emit(buf, "%llu\n", READ_ONCE(vm->acc.weight)); \
+	} \
+	static ssize_t acc##_weight_store(struct elastic_vm *vm, \
+					  const char *buf, size_t count) \
+	{ \
+		u64 n; \
+		int ret = parse_cpus(buf, &n); \
+		\
+		return ret ?: elastic_grant_set_weight(vm, &vm->acc, n) ?: \
+			count; \
+	} \
+	VM_RW(acc, weight)
 #define ACCOUNT_RW(acc, file, field, scale, parse, is_max) \
 	static ssize_t acc##_##file##_show(struct elastic_vm *vm, char *buf) \
 	{ \
@@ -201,20 +316,37 @@ ACCOUNT_RO(cpu, grant, grant, 1);
 ACCOUNT_RO(cpu, use, use, 1);
 ACCOUNT_RW(cpu, min, min, 1, parse_cpus, false);
 ACCOUNT_RW(cpu, max, max, 1, parse_cpus, true);
+ACCOUNT_WEIGHT(cpu);
+ACCOUNT_RO(cpu, entitled, entitled, 1);
+ACCOUNT_RO(cpu, busy, demand, 1);
+ACCOUNT_RO(cpu, need, need, 1);
+ACCOUNT_RO(cpu, target, target, 1);
+ACCOUNT_RO(cpu, seized, seized, 1);
 ACCOUNT_RO(mem, ceiling_mib, ceiling, ELASTIC_UNITS_PER_MIB);
 ACCOUNT_RO(mem, grant_mib, grant, ELASTIC_UNITS_PER_MIB);
 ACCOUNT_RO(mem, use_mib, use, ELASTIC_UNITS_PER_MIB);
 ACCOUNT_RW(mem, min_mib, min, ELASTIC_UNITS_PER_MIB, parse_mib, false);
 ACCOUNT_RW(mem, max_mib, max, ELASTIC_UNITS_PER_MIB, parse_mib, true);
+ACCOUNT_WEIGHT(mem);
+ACCOUNT_RO(mem, entitled_mib, entitled, ELASTIC_UNITS_PER_MIB);
+ACCOUNT_RO(mem, busy_mib, demand, ELASTIC_UNITS_PER_MIB);
+ACCOUNT_RO(mem, need_mib, need, ELASTIC_UNITS_PER_MIB);
+ACCOUNT_RO(mem, target_mib, target, ELASTIC_UNITS_PER_MIB);
 
-static struct attribute *vm_attrs[] = { &vm_state.attr, NULL };
+static struct attribute *vm_attrs[] = {
+	&vm_state.attr, &vm_uncooperative.attr, NULL
+};
 static struct attribute *vm_cpu_attrs[] = {
 	&cpu_ceiling.attr, &cpu_grant.attr, &cpu_list.attr, &cpu_use.attr,
-	&cpu_min.attr, &cpu_max.attr, NULL
+	&cpu_min.attr, &cpu_max.attr, &cpu_weight.attr, &cpu_entitled.attr,
+	&cpu_busy.attr, &cpu_need.attr, &cpu_target.attr, &cpu_seized.attr,
+	NULL
 };
 static struct attribute *vm_mem_attrs[] = {
 	&mem_ceiling_mib.attr, &mem_grant_mib.attr, &mem_use_mib.attr,
-	&mem_min_mib.attr, &mem_max_mib.attr, NULL
+	&mem_min_mib.attr, &mem_max_mib.attr, &mem_weight.attr,
+	&mem_entitled_mib.attr, &mem_busy_mib.attr, &mem_need_mib.attr,
+	&mem_target_mib.attr, NULL
 };
 
 /* The counters */
@@ -234,6 +366,10 @@ static const char * const stat_names[ELASTIC_NR_STATS] = {
 	[ELASTIC_STAT_REFUSED_MAX] = "refused_max",
 	[ELASTIC_STAT_REFUSED_POOL] = "refused_pool",
 	[ELASTIC_STAT_REFUSED_CEILING] = "refused_ceiling",
+	[ELASTIC_STAT_REFUSED_RATE] = "refused_rate",
+	[ELASTIC_STAT_UNCOOPERATIVE] = "uncooperative",
+	[ELASTIC_STAT_FORGIVEN] = "forgiven",
+	[ELASTIC_STAT_SEIZED] = "seized",
 	[ELASTIC_STAT_HELD] = "held",
 	[ELASTIC_STAT_GATED] = "gated",
 	[ELASTIC_STAT_TAKEN] = "taken_bytes",

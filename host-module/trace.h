@@ -220,6 +220,140 @@ TRACE_EVENT(elastic_take,
 		  __entry->first, __entry->units, __entry->bytes)
 );
 
+TRACE_EVENT(elastic_target,
+	TP_PROTO(pid_t vm, const struct elastic_account *cpu,
+		 const struct elastic_account *mem),
+	TP_ARGS(vm, cpu, mem),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(u64, cpu_grant)
+		__field(u64, cpu_used)
+		__field(u64, cpu_need)
+		__field(u64, cpu_target)
+		__field(u64, unit_grant)
+		__field(u64, unit_used)
+		__field(u64, unit_need)
+		__field(u64, unit_target)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->cpu_grant = cpu->grant;
+		__entry->cpu_used = cpu->demand;
+		__entry->cpu_need = cpu->need;
+		__entry->cpu_target = cpu->target;
+		__entry->unit_grant = mem->grant;
+		__entry->unit_used = mem->demand;
+		__entry->unit_need = mem->need;
+		__entry->unit_target = mem->target;
+	),
+	TP_printk("vm=%d cpu_grant=%llu cpu_used=%llu cpu_need=%llu cpu_target=%llu unit_grant=%llu unit_used=%llu unit_need=%llu unit_target=%llu",
+		  __entry->vm, __entry->cpu_grant, __entry->cpu_used,
+		  __entry->cpu_need, __entry->cpu_target, __entry->unit_grant,
+		  __entry->unit_used, __entry->unit_need, __entry->unit_target)
+);
+
+TRACE_EVENT(elastic_uncooperative,
+	TP_PROTO(pid_t vm, bool memory, u64 grant, u64 target),
+	TP_ARGS(vm, memory, grant, target),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(bool, memory)
+		__field(u64, grant)
+		__field(u64, target)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->memory = memory;
+		__entry->grant = grant;
+		__entry->target = target;
+	),
+	TP_printk("vm=%d memory=%d grant=%llu target=%llu", __entry->vm,
+		  __entry->memory, __entry->grant, __entry->target)
+);
+
+TRACE_EVENT(elastic_forgiven,
+	TP_PROTO(pid_t vm, bool memory, u64 grant),
+	TP_ARGS(vm, memory, grant),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(bool, memory)
+		__field(u64, grant)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->memory = memory;
+		__entry->grant = grant;
+	),
+	TP_printk("vm=%d memory=%d grant=%llu", __entry->vm, __entry->memory,
+		  __entry->grant)
+);
+
+DECLARE_EVENT_CLASS(elastic_vcpu,
+	TP_PROTO(pid_t vm, int vcpu),
+	TP_ARGS(vm, vcpu),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(int, vcpu)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->vcpu = vcpu;
+	),
+	TP_printk("vm=%d vcpu=%d", __entry->vm, __entry->vcpu)
+);
+
+DEFINE_EVENT(elastic_vcpu, elastic_seize,
+	TP_PROTO(pid_t vm, int vcpu),
+	TP_ARGS(vm, vcpu)
+);
+
+DEFINE_EVENT(elastic_vcpu, elastic_give_back,
+	TP_PROTO(pid_t vm, int vcpu),
+	TP_ARGS(vm, vcpu)
+);
+
+TRACE_EVENT(elastic_pool,
+	TP_PROTO(u64 total, u64 now, u64 used,
+		 const struct elastic_host_memory *host),
+	TP_ARGS(total, now, used, host),
+	TP_STRUCT__entry(
+		__field(u64, total)
+		__field(u64, now)
+		__field(u64, used)
+		__field(u64, available)
+		__field(u64, stalls)
+		__field(u64, ooms)
+	),
+	TP_fast_assign(
+		__entry->total = total;
+		__entry->now = now;
+		__entry->used = used;
+		__entry->available = host->available;
+		__entry->stalls = host->stalls;
+		__entry->ooms = host->ooms;
+	),
+	TP_printk("units=%llu now=%llu used=%llu available=%llu stalls=%llu ooms=%llu",
+		  __entry->total, __entry->now, __entry->used,
+		  __entry->available, __entry->stalls, __entry->ooms)
+);
+
+TRACE_EVENT(elastic_advice,
+	TP_PROTO(bool memory, bool is_short, u64 missing),
+	TP_ARGS(memory, is_short, missing),
+	TP_STRUCT__entry(
+		__field(bool, memory)
+		__field(bool, is_short)
+		__field(u64, missing)
+	),
+	TP_fast_assign(
+		__entry->memory = memory;
+		__entry->is_short = is_short;
+		__entry->missing = missing;
+	),
+	TP_printk("memory=%d short=%d missing=%llu", __entry->memory,
+		  __entry->is_short, __entry->missing)
+);
+
 #endif /* ELASTIC_HOST_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH

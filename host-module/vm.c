@@ -106,6 +106,37 @@ void elastic_vm_gone(struct elastic_vm *vm)
 	queue_work(vm_wq, &vm->gone);
 }
 
+/**
+ * elastic_vm_get_kvm() - keep KVM's VM for a moment
+ * @vm: a record that does not go meanwhile
+ *
+ * As long as the record can be found, KVM has not come past the place where the
+ * end of the VM is observed, and that place takes the lock.
+ *
+ * Context: may sleep. The caller gives it back with kvm_put_kvm().
+ * Return: the VM, or NULL if it is ending.
+ */
+struct kvm *elastic_vm_get_kvm(struct elastic_vm *vm)
+{
+	struct kvm *kvm = NULL;
+
+	spin_lock_irq(&vm_hash_lock);
+	if (!hlist_unhashed(&vm->hash) && kvm_get_kvm_safe(vm->kvm))
+		kvm = vm->kvm;
+	spin_unlock_irq(&vm_hash_lock);
+	return kvm;
+}
+
+/**
+ * elastic_vms_queue() - have something done in order with the end of records
+ * @work: what
+ * @ms: in how many milliseconds
+ */
+void elastic_vms_queue(struct delayed_work *work, unsigned int ms)
+{
+	queue_delayed_work(vm_wq, work, msecs_to_jiffies(ms));
+}
+
 static void vm_gone(struct work_struct *work)
 {
 	struct elastic_vm *vm = container_of(work, struct elastic_vm, gone);
@@ -117,6 +148,7 @@ static void vm_gone(struct work_struct *work)
 	/* Nobody finds it any more, so nobody queues this again. */
 	cancel_work_sync(&vm->settle);
 	elastic_grant_end(vm);
+	elastic_arbiter_remove();
 	kobject_put(&vm->kobj);
 }
 
@@ -157,7 +189,14 @@ struct elastic_vm *elastic_vm_create(struct kvm *kvm)
 	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
 	if (!vm)
 		goto out;
+	if (elastic_arbiter_add()) {
+		kfree(vm);
+		vm = NULL;
+		goto out;
+	}
 	vm->kvm = kvm;
+	vm->cpu.weight = ELASTIC_WEIGHT_DEFAULT;
+	vm->mem.weight = ELASTIC_WEIGHT_DEFAULT;
 	vm->pid = current->tgid;
 	vm_name(vm);
 	mutex_init(&vm->lock);
@@ -166,6 +205,7 @@ struct elastic_vm *elastic_vm_create(struct kvm *kvm)
 	INIT_WORK(&vm->settle, vm_settle);
 	INIT_WORK(&vm->gone, vm_gone);
 	if (elastic_sysfs_add_vm(vm)) {
+		elastic_arbiter_remove();
 		kobject_put(&vm->kobj);
 		vm = NULL;
 		goto out;

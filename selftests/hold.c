@@ -166,6 +166,9 @@ static void dormant(void)
 	end = kg_wait(fresh, SOON_MS);
 	if (end == KG_OTHER)
 		ktap_diag("errno %d, exit reason %u", fresh->error, fresh->run->exit_reason);
+	if (end == KG_TIMEOUT)
+		ktap_diag("REQUEST: status %lld, granted 0x%llx, reason %lld",
+			  (long long)a.status, (unsigned long long)a.rcx, (long long)a.rbx);
 	ktap_ok(a.status == ELASTIC_OK && end == KG_ANSWER && fresh->mb->starts >= 1,
 		"granted, a fresh INIT and SIPI start a vCPU: %s, %llu starts", kg_end_name(end),
 		(unsigned long long)fresh->mb->starts);

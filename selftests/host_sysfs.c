@@ -24,14 +24,25 @@ struct file {
 
 static const struct file host_files[] = {
 	{ "abi_version", 0444 }, { "cpu/pool", 0644 }, { "cpu/used", 0444 },
-	{ "memory/pool_mib", 0644 }, { "memory/used_mib", 0444 },
+	{ "cpu/overcommit", 0644 }, { "cpu/reserve", 0644 }, { "cpu/default_min", 0644 },
+	{ "cpu/deadline_ms", 0644 }, { "cpu/growth", 0644 }, { "cpu/advice", 0444 },
+	{ "advice_ms", 0644 }, { "memory/advice", 0444 },
+	{ "memory/pool_mib", 0644 }, { "memory/used_mib", 0444 }, { "memory/now_mib", 0444 },
+	{ "memory/reserve_mib", 0644 }, { "memory/low_mib", 0644 },
+	{ "memory/default_min_mib", 0644 }, { "memory/deadline_ms", 0644 },
+	{ "memory/growth", 0644 },
 };
 
 static const struct file vm_files[] = {
-	{ "state", 0444 },
+	{ "state", 0444 }, { "uncooperative", 0444 },
 	{ "cpu/ceiling", 0444 }, { "cpu/grant", 0444 }, { "cpu/list", 0444 },
 	{ "cpu/use", 0444 }, { "cpu/min", 0644 }, { "cpu/max", 0644 },
 	{ "memory/ceiling_mib", 0444 }, { "memory/grant_mib", 0444 },
+	{ "cpu/weight", 0644 }, { "cpu/entitled", 0444 }, { "cpu/busy", 0444 },
+	{ "cpu/need", 0444 }, { "cpu/target", 0444 }, { "cpu/seized", 0444 },
+	{ "memory/weight", 0644 }, { "memory/entitled_mib", 0444 },
+	{ "memory/busy_mib", 0444 }, { "memory/need_mib", 0444 },
+	{ "memory/target_mib", 0444 },
 	{ "memory/use_mib", 0444 }, { "memory/min_mib", 0644 }, { "memory/max_mib", 0644 },
 	{ "stats/hello", 0444 }, { "stats/report", 0444 }, { "stats/request", 0444 },
 	{ "stats/release_cpu", 0444 }, { "stats/release_mem", 0444 },
@@ -39,6 +50,8 @@ static const struct file vm_files[] = {
 	{ "stats/stale", 0444 }, { "stats/invalid", 0444 }, { "stats/fault", 0444 },
 	{ "stats/nosys", 0444 }, { "stats/refused_max", 0444 },
 	{ "stats/refused_pool", 0444 }, { "stats/refused_ceiling", 0444 },
+	{ "stats/refused_rate", 0444 }, { "stats/uncooperative", 0444 },
+	{ "stats/forgiven", 0444 }, { "stats/seized", 0444 },
 	{ "stats/held", 0444 }, { "stats/gated", 0444 }, { "stats/taken_bytes", 0444 },
 	{ "stats/unreclaimed_bytes", 0444 },
 };
@@ -282,6 +295,68 @@ static void pools(void)
 	good(MEM_POOL, "4000000");
 }
 
+/* Numbers in bounds: taken, refused, and as they were again */
+static void tunable(const char *file, const char *value, const char *low, const char *high)
+{
+	char path[128], before[32];
+
+	snprintf(path, sizeof(path), KG_SYSFS "/%s", file);
+	read_text(path, before, sizeof(before));
+	bad_numbers(path);
+	good(path, value);
+	if (low)
+		bad(path, low, -ERANGE, "too little");
+	bad(path, high, -ERANGE, "too much");
+	good(path, before);
+}
+
+static void tunables(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	s64 pool = host_stat("memory/pool_mib"), reserve;
+	char text[32];
+
+	tunable("cpu/deadline_ms", "1000", "99\n", "3600001\n");
+	tunable("memory/deadline_ms", "1000", "99\n", "3600001\n");
+	tunable("advice_ms", "1000", "99\n", "3600001\n");
+	tunable("cpu/growth", "50", "0\n", "1001\n");
+	tunable("memory/growth", "50", "0\n", "1001\n");
+	tunable("cpu/default_min", "2", NULL, "4097\n");
+	tunable("memory/default_min_mib", "64", NULL, "8589934592\n");
+	tunable("memory/low_mib", "64", NULL, "8589934592\n");
+	bad(KG_SYSFS "/memory/default_min_mib", "63\n", -EINVAL, "half a unit");
+
+	bad_numbers(KG_SYSFS "/cpu/overcommit");
+	bad(KG_SYSFS "/cpu/overcommit", "0\n", -ERANGE, "nothing for a CPU");
+	bad(KG_SYSFS "/cpu/overcommit", "10001\n", -ERANGE, "too much");
+	good(KG_SYSFS "/cpu/overcommit", "250");
+	ktap_eq(host_stat("cpu/pool"), cpus * 250 / 100, "2.5 vCPUs for each CPU");
+	bad_numbers(KG_SYSFS "/cpu/reserve");
+	snprintf(text, sizeof(text), "%ld\n", cpus);
+	bad(KG_SYSFS "/cpu/reserve", text, -ERANGE, "all CPUs");
+	good(KG_SYSFS "/cpu/overcommit", "400");
+	if (cpus > 1) {
+		good(KG_SYSFS "/cpu/reserve", "1");
+		ktap_eq(host_stat("cpu/pool"), (cpus - 1) * 4, "4 for each but one");
+	} else {
+		ktap_skip("the host has one CPU", "a CPU in reserve");
+	}
+	good(KG_SYSFS "/cpu/reserve", "0");
+	ktap_eq(host_stat("cpu/pool"), cpus * 4, "4 for each CPU");
+
+	reserve = host_stat("memory/reserve_mib");
+	bad_numbers(KG_SYSFS "/memory/reserve_mib");
+	bad(KG_SYSFS "/memory/reserve_mib", "8589934592\n", -ERANGE, "more than there is");
+	bad(KG_SYSFS "/memory/reserve_mib", "63\n", -EINVAL, "half a unit");
+	snprintf(text, sizeof(text), "%lld", (long long)reserve + 64);
+	good(KG_SYSFS "/memory/reserve_mib", text);
+	ktap_eq(host_stat("memory/pool_mib"), pool - 64, "64 MiB more in reserve");
+	snprintf(text, sizeof(text), "%lld", (long long)reserve);
+	good(KG_SYSFS "/memory/reserve_mib", text);
+	ktap_eq(host_stat("memory/pool_mib"), pool, "and back in the pool");
+	ktap_eq(host_stat("memory/now_mib"), pool, "all of the pool is there");
+}
+
 static void one_vm(void)
 {
 	struct kg_config cfg = { .nr_vcpus = 4 };	/* 64 MiB: 31 units */
@@ -306,6 +381,9 @@ static void one_vm(void)
 	is("memory/grant_mib", "46", "after HELLO");
 	is("memory/min_mib", "0", "by default");
 	is("memory/max_mib", "62", "by default");
+	is("cpu/weight", "100", "by default");
+	is("memory/weight", "100", "by default");
+	is("uncooperative", "none", "after HELLO");
 	is("stats/hello", "1", "after HELLO");
 	ktap_eq(host_stat("cpu/used"), 1, "cpu/used");
 	ktap_eq(host_stat("memory/used_mib"), 46, "memory/used_mib");
@@ -339,6 +417,27 @@ static void limits(void)
 	good(vm_path("memory/min_mib"), "40");
 	good(vm_path("memory/min_mib"), "0");
 	good(vm_path("memory/max_mib"), "62");
+
+	bad_numbers(vm_path("cpu/weight"));
+	bad_numbers(vm_path("memory/weight"));
+	bad(vm_path("cpu/weight"), "0\n", -ERANGE, "no weight at all");
+	bad(vm_path("cpu/weight"), "10001\n", -ERANGE, "too much");
+	bad(vm_path("memory/weight"), "0\n", -ERANGE, "no weight at all");
+	good(vm_path("cpu/weight"), "10000");
+	good(vm_path("memory/weight"), "1");
+	good(vm_path("cpu/weight"), "100");
+	good(vm_path("memory/weight"), "100");
+
+	good(CPU_POOL, "3");
+	good(MEM_POOL, "40");
+	bad(vm_path("cpu/min"), "4\n", -ENOSPC, "more than the pool");
+	bad(vm_path("memory/min_mib"), "42\n", -ENOSPC, "more than the pool");
+	good(vm_path("cpu/min"), "3");
+	bad(CPU_POOL, "2\n", -EBUSY, "less than the minimums");
+	good(CPU_POOL, "4");
+	good(vm_path("cpu/min"), "0");
+	good(CPU_POOL, "4000");
+	good(MEM_POOL, "4000000");
 }
 
 /* Limits lowered while in use: nothing is taken, the next REPORT says it */
@@ -476,6 +575,7 @@ static void come_and_go(void)
 int main(void)
 {
 	host_module_need();
+	tunables();
 	pools();
 	one_vm();
 	limits();

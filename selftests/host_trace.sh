@@ -17,7 +17,7 @@ tracing=/sys/kernel/tracing
 
 is "$(cd $tracing/events/elastic_host && find . -mindepth 1 -maxdepth 1 -type d -printf '%f\n' |
 	sort | xargs)" \
-	"elastic_bye elastic_gate elastic_hello elastic_hold elastic_release elastic_report elastic_request elastic_state elastic_take elastic_unhold" \
+	"elastic_advice elastic_bye elastic_forgiven elastic_gate elastic_give_back elastic_hello elastic_hold elastic_pool elastic_release elastic_report elastic_request elastic_seize elastic_state elastic_take elastic_target elastic_uncooperative elastic_unhold" \
 	"the tracepoints of system elastic_host"
 
 # A buffer of its own: whoever traces on this host is not disturbed
@@ -64,6 +64,7 @@ event elastic_hold "a running vCPU"
 forget
 vm report >/dev/null
 event elastic_report "telemetry"
+event elastic_target "what comes of it"
 vm request 2 16 1 >/dev/null
 event elastic_request "a grant"
 wait_until 30 eval 'events elastic_unhold >/dev/null'
@@ -82,6 +83,34 @@ event elastic_take "its memory"
 is "$(vm touch 8)" "error EFAULT" "touching it"
 event elastic_gate "the touch"
 forget
+
+# What the arbiter does: a deadline, room again, the host's own memory, advice
+sysfs=/sys/kernel/elastic_host
+# Undone from the last to the first
+for file in memory/pool_mib cpu/pool cpu/deadline_ms memory/low_mib advice_ms; do
+	save_file $sysfs/$file
+done
+dir=$sysfs/vms/$vm_pid
+echo 100 >$sysfs/cpu/deadline_ms
+vm request 6 0 0 >/dev/null
+echo 1 >"$dir/cpu/max"
+wait_until 30 eval '[ $(cat $dir/cpu/seized) = 2 ]'
+event elastic_uncooperative "a deadline has passed"
+event elastic_seize "its vCPUs"
+forget
+echo 3 >"$dir/cpu/max"
+wait_until 30 eval 'events elastic_forgiven >/dev/null'
+event elastic_give_back "there is room again"
+event elastic_forgiven "and it is over"
+forget
+echo 1000000 >$sysfs/memory/low_mib
+check "elastic_pool: the host is short" wait_until 30 grep -q " elastic_pool: " "$trace/trace"
+echo 100 >$sysfs/advice_ms
+echo 1 >$sysfs/cpu/pool
+vm request 6 0 0 >/dev/null
+check "elastic_advice: more is needed than there is" \
+	wait_until 30 grep -q " elastic_advice: " "$trace/trace"
+forget
 vm bye >/dev/null
 event elastic_bye "the session's end"
 event elastic_state "detached"
@@ -92,8 +121,8 @@ forget
 vm_stop
 
 # Nothing but key=value after the name, so that any tool can take it apart
-odd=$(sed -n 's/.* \(elastic_[a-z]*\): /\1: /p' "$work/all" |
-	grep -vE '^elastic_[a-z]+:( [a-z_]+=[^ =]+)+$')
+odd=$(sed -n 's/.* \(elastic_[a-z_]*\): /\1: /p' "$work/all" |
+	grep -vE '^elastic_[a-z_]+:( [a-z_]+=[^ =]+)+$')
 is "$odd" "" "all $(grep -c ' elastic_' "$work/all") events are made of key=value"
 check "the kernel's log is clean" log_is_clean
 finish

@@ -647,6 +647,11 @@ static void requests(void)
 	       ELASTIC_RANGE((1ULL << 40) - 1, 1), INVAL, ANY, 0);
 }
 
+/* What a REQUEST without WHOLE would have got, beside the reason for memory */
+#define COULD(cpus, units) \
+	((u64)(cpus) << (ELASTIC_COULD_CPUS_SHIFT - 16) | \
+	 (u64)(units) << (ELASTIC_COULD_UNITS_SHIFT - 16))
+
 static void whole_requests(void)
 {
 	const u64 w = ELASTIC_F_WHOLE;
@@ -656,15 +661,15 @@ static void whole_requests(void)
 	afresh();
 	ask("whole: both halves", w, 0, 0, 3, 16, 2, OK, 0, 0, 3, 2);
 	ask("whole: vCPU not there", w, 0, 0, 1 << 10 | 4, 20, 2, REFUSED, ELASTIC_R_CEILING,
-	    ELASTIC_R_WHOLE, 0, 0);
+	    ELASTIC_R_WHOLE | COULD(1, 2), 0, 0);
 	ask("whole: unit not there", w, 0, 0, 4, 0, 1, REFUSED, ELASTIC_R_WHOLE,
-	    ELASTIC_R_CEILING, 0, 0);
+	    ELASTIC_R_CEILING | COULD(1, 0), 0, 0);
 	ask("whole: no more units than there are", w, 0, 0, 4, RAM_UNITS - 2, 4, REFUSED,
-	    ELASTIC_R_WHOLE, ELASTIC_R_CEILING, 0, 2);
+	    ELASTIC_R_WHOLE, ELASTIC_R_CEILING | COULD(1, 2), 0, 2);
 	ask("whole: one of the vCPUs granted before", w, 0, 0, 1 << 10 | 2, 0, 0, REFUSED,
-	    ELASTIC_R_CEILING, 0, 2, 0);
+	    ELASTIC_R_CEILING, COULD(1, 0), 2, 0);
 	ask("whole: some of the units granted before", w, 0, 0, 1 << 10, 14, 8, REFUSED,
-	    ELASTIC_R_CEILING, ELASTIC_R_WHOLE, 0, 4);
+	    ELASTIC_R_CEILING, ELASTIC_R_WHOLE | COULD(0, 8), 0, 4);
 	ktap_eq(kg_stat(vm, "cpu/grant"), 2, "refused as a whole: cpu/grant is the same");
 	ktap_eq(kg_stat(vm, "memory/grant_mib"), (long long)(2 * (base + 2)),
 		"refused as a whole: memory/grant_mib is the same");
@@ -725,7 +730,7 @@ static void limits(void)
 	ask("three vCPUs of at most two", 0, 3, 0, 7, 0, 0, PARTIAL, ELASTIC_R_MAX, 0, 3, 0);
 	ask("a vCPU at the maximum", 0, 0, 0, 4, 0, 0, REFUSED, ELASTIC_R_MAX, 0, 0, 0);
 	ask("whole: over the maximum", ELASTIC_F_WHOLE, 0, 0, 4, 16, 1, REFUSED, ELASTIC_R_MAX,
-	    ELASTIC_R_WHOLE, 0, 0);
+	    ELASTIC_R_WHOLE | COULD(0, 1), 0, 0);
 	set("memory/max_mib", (s64)(2 * (base + 3)));
 	ask("five units of at most three more", 0, 0, 0, 0, 16, 5, PARTIAL, 0, ELASTIC_R_MAX, 0,
 	    3);

@@ -68,6 +68,13 @@ check 'over the maximum of the host: memory' gput_is ENOSPC memory_mib $((boot +
 check 'as much as may be is granted' vm_at_most memory/grant_mib $((grant + 128))
 check 'the reason is told' eval 'gget last_refusal | grep "^units .*reason=maximum"'
 check 'the host counted it' vm_at_least stats/refused_max 2
+
+# The last REPORT still says 2: what is granted now must not be taken back for it
+reports=$(vm_get stats/report)
+echo 4 >"$VM/cpu/max"
+check 'a maximum is raised: what it allows is granted' gput_is OK cpus 4
+check 'two reports later' wait_until 30 vm_at_least stats/report $((reports + 3))
+check 'it is still there' vm_is cpu/grant 4
 check 'back to auto mode' gput_is OK mode auto
 check 'it shrinks by itself' wait_until 60 vm_is cpu/grant 1
 check 'the guest ends well' guest_end

@@ -108,6 +108,8 @@
  *              does not use and that no firmware may use are listed. Listed
  *              units outside the ceiling are ignored. More than
  *              ELASTIC_MAX_RANGES ranges are given up with RELEASE_MEM later.
+ *              Refused with ELASTIC_R_ADMISSION, the VM stays in the state
+ *              "unmanaged".
  *              A HELLO that finds the VM enforced (managed or detached)
  *              grants nothing: what was not granted before stays so, whatever
  *              the inventory says; what is granted and not held is taken.
@@ -119,6 +121,14 @@
  *              hold, bits 32..63 the vCPUs that are granted now; RCX the most
  *              units that the guest should hold, RDX the units granted now.
  *              A target below the grant asks the guest to release the rest.
+ *              A guest that has not done so after a time that the host's
+ *              administrator sets loses the vCPUs beyond it without having
+ *              released them, never the one that booted: they do not run, but
+ *              for moments, in which the guest can still take them offline.
+ *              It is over when the guest runs without them (RELEASE_CPU, or
+ *              cpus_online of a REPORT not above its grant), or when the
+ *              target is raised. Memory is never taken so; nothing is granted
+ *              until the guest has come down.
  * REQUEST      RBX: W, and how many vCPUs of the set are wanted (0: all of
  *              it); RDX: vCPU set (0: none); RSI: ELASTIC_RANGE(first unit,
  *              number) (0: none). What is already granted counts as granted.
@@ -126,6 +136,10 @@
  *              Results: RBX bits 0..15 the reason for vCPUs, bits 16..31 the
  *              reason for memory; RCX the vCPUs of the set that are granted
  *              now; RDX how many units from the first on are granted now.
+ *              Where ELASTIC_F_WHOLE is refused, RBX bits 32..47 are how many
+ *              vCPUs of the set, and bits 48..63 how many units from the
+ *              first on (65535: so many or more), would be granted in total
+ *              to the same REQUEST without it; else these bits are 0.
  * RELEASE_CPU  RBX: W; RDX: vCPU set. The vCPUs must be offline in the guest,
  *              and the caller is not one of them. vCPUs that are not granted
  *              are passed over. Results: RBX the reason, RCX the vCPUs of the
@@ -187,6 +201,11 @@
 /* A unit of memory */
 #define ELASTIC_UNIT_SHIFT	21
 #define ELASTIC_UNIT_SIZE	(1ULL << ELASTIC_UNIT_SHIFT)
+
+/* RBX of the answer to a REQUEST that was refused as a whole */
+#define ELASTIC_COULD_CPUS_SHIFT	32
+#define ELASTIC_COULD_UNITS_SHIFT	48
+#define ELASTIC_COULD_MASK	0xffffULL
 
 /* RSI of REQUEST: first unit in bits 24..63, number in bits 0..23 */
 #define ELASTIC_RANGE_NR_BITS	24
@@ -256,7 +275,7 @@ enum elastic_status {
  * @ELASTIC_R_MAX: over the VM's maximum
  * @ELASTIC_R_POOL: the host's pool has no more
  * @ELASTIC_R_CEILING: a vCPU or unit that the VMM did not create
- * @ELASTIC_R_RATE: too many requests in too short a time
+ * @ELASTIC_R_RATE: too much in too short a time
  * @ELASTIC_R_NOT_GRANTED: a vCPU or unit that is not granted
  * @ELASTIC_R_ORDER: ranges empty, not ascending, overlapping, or beyond
  *	ELASTIC_MAX_UNIT
@@ -266,8 +285,9 @@ enum elastic_status {
  * @ELASTIC_R_LENGTH: length, count or alignment out of bounds
  * @ELASTIC_R_RESERVED: a reserved bit or field is not zero, or the feature
  *	that would allow it does not hold
- * @ELASTIC_R_ADMISSION: the host takes no further VM, or not this one (its
- *	memory is on pages larger than a unit, or private to it)
+ * @ELASTIC_R_ADMISSION: the host takes no further VM (its pool has no room for
+ *	the minimum of one more), or not this one (its memory is on pages larger
+ *	than a unit, or private to it)
  * @ELASTIC_R_WHOLE: the other half of an ELASTIC_F_WHOLE request failed
  * @ELASTIC_R_NR: number of the first unknown reason
  */
