@@ -143,6 +143,9 @@ class Elastic:
                                 CEILING, '--floor-mem', '%dM' % FLOOR_MIB, '--module',
                                 lab.module('elastic_guest', kernel + '-cloud'), *options)
         self.guest.put('mode', 'manual')
+        # The peers take their time: no reason to give the warm reserve up meanwhile.
+        self.guest.run('cd %s/tunables; [ ! -e mem_warm_idle_ms ] || echo 0 >mem_warm_idle_ms' %
+                       lab.GUEST_SYSFS)
         self.boot_mib = self.now()
         self.retries = 0
         self.plug_ns = None     # by the module itself, of the last growth
@@ -201,19 +204,18 @@ class Elastic:
             '[ -e $f ] || continue; [ -e /tmp/${f##*/} ] || cat $f >/tmp/${f##*/}; '
         script += 'cat /tmp/${f##*/} >$f; done' if on else 'echo 0 >$f; done'
         self.guest.run(script % lab.GUEST_SYSFS)
-        if not wait or 'mem_warm_mib' not in self.guest.run('ls %s/tunables' % lab.GUEST_SYSFS):
-            return
-        lab.until('warm reserve', lambda: (self.warm_mib() >= WARM_STEP_MIB) == on, 20, 0.2)
+        if wait and self.warm_units():
+            lab.until('warm reserve' if on else 'no warm reserve', lambda: self.is_warm(on), 20,
+                      0.2)
 
-    def warm_mib(self):
-        """The movable part of the warm reserve."""
-        out = self.guest.run('cd %s/state; grep . /dev/null *warm* 2>/dev/null || :' %
-                             lab.GUEST_SYSFS)
-        total = 0
-        for name, value in re.findall(r'^(\w+):(\d+)$', out, re.M):
-            if 'kernel' not in name:
-                total += int(value) if name.endswith('_mib') else 2 * int(value)
-        return total
+    def warm_units(self):
+        """Units of the warm reserve: all, and those for the kernel; None without a reserve."""
+        found = self.guest.numbers('state/units_warm', 'state/units_warm_kernel')
+        return None if None in found.values() else tuple(found.values())
+
+    def is_warm(self, on):
+        every, kernel = self.warm_units()
+        return 2 * (every - kernel) >= WARM_STEP_MIB if on else every == 0
 
     def stop(self):
         self.guest.stop()
