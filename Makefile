@@ -8,6 +8,8 @@ help:
 	@echo '                         (default: the running kernel)'
 	@echo 'make install [KDIR=DIR]  install the modules that were built'
 	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
+	@echo 'make bench-memory        how fast memory comes and goes, beside its peers: some 15 minutes'
+	@echo '                         (scripts/bench-memory --help: parts of it)'
 	@echo 'make check               run all tests (installs what it needs)'
 	@echo 'make check-vmx           the tests of what is different on Intel processors'
 	@echo 'make lint                checkpatch, sparse, W=1, shellcheck, house rules'
@@ -24,6 +26,9 @@ install:
 demo:
 	scripts/demo
 
+bench-memory:
+	scripts/bench-memory
+
 check:
 	scripts/check
 
@@ -36,6 +41,6 @@ lint:
 clean:
 	if [ -d '$(KDIR)' ]; then $(MAKE) -C '$(KDIR)' M=$(CURDIR) clean; fi
 	$(MAKE) -C selftests clean
-	rm -rf build demo-output
+	rm -rf build demo-output bench-output
 
-.PHONY: help modules install demo check check-vmx lint clean
+.PHONY: help modules install demo bench-memory check check-vmx lint clean

@@ -18,6 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -37,6 +41,8 @@ static void usage(void)
 {
 	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time from one to so many\n"
 	      "       load touch MIB [SECONDS]     write MIB of memory, hold it, check it\n"
+	      "       load kernel KIND MIB         have the kernel take MIB for itself; KIND is one of\n"
+	      "                                    pipes, sockets, files (small ones of tmpfs)\n"
 	      "       load online CPU...           time to bring these online by sysfs\n"
 	      "       load write FILE TEXT         one write: its errno and its time\n"
 	      "       load grown MIB               wait until the kernel has so much memory more\n"
@@ -223,6 +229,110 @@ static int write_file(const char *path, const char *text)
 	return ret;
 }
 
+/* What is in use; what can be dropped, such as a cache of files, is part of it. */
+static uint64_t used_ram(void)
+{
+	struct sysinfo info;
+
+	if (sysinfo(&info))
+		die("sysinfo: %s", strerror(errno));
+	return (uint64_t)(info.totalram - info.freeram) * info.mem_unit;
+}
+
+static void fill(int fd)
+{
+	static const char data[65536];
+
+	while (write(fd, data, sizeof(data)) > 0)
+		;
+	if (errno != EAGAIN)
+		die("write: %s", strerror(errno));
+}
+
+/* A pipe's pages can be neither moved nor reclaimed. */
+static void take_by_pipe(void)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_NONBLOCK))
+		die("pipe: %s", strerror(errno));
+	if (fcntl(fds[1], F_SETPIPE_SZ, MIB) < 0)
+		die("F_SETPIPE_SZ: %s", strerror(errno));
+	fill(fds[1]);
+}
+
+/* Nor can the buffers of a socket. */
+static void take_by_socket(void)
+{
+	int fds[2], size = 2 * MIB;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds))
+		die("socketpair: %s", strerror(errno));
+	if (setsockopt(fds[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+		die("SO_SNDBUFFORCE: %s", strerror(errno));
+	fill(fds[0]);
+}
+
+/* Inodes and dentries are slab; two pages of data each. */
+static void take_by_files(void)
+{
+	static const char data[8192];
+	static unsigned int dirs;
+	char path[64];
+	int i, fd;
+
+	snprintf(path, sizeof(path), "/tmp/%u", dirs);
+	if (mkdir(path, 0700))
+		die("%s: %s", path, strerror(errno));
+	for (i = 0; i < 256; i++) {
+		snprintf(path, sizeof(path), "/tmp/%u/%d", dirs, i);
+		fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+		if (fd < 0 || write(fd, data, sizeof(data)) != sizeof(data))
+			die("%s: %s", path, strerror(errno));
+		close(fd);
+	}
+	dirs++;
+}
+
+/* A tmpfs without bounds that goes when this process ends, however it ends. */
+static void mount_own_tmpfs(void)
+{
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("load", "/tmp", "tmpfs", 0, "size=0,nr_inodes=0"))
+		die("a tmpfs: %s", strerror(errno));
+}
+
+/*
+ * Have the kernel take @mib for itself. If that ends in an OOM kill, this program is to
+ * be the one that is killed, not whoever waits for it.
+ */
+static int kernel(const char *kind, uint64_t mib)
+{
+	struct rlimit files = { .rlim_cur = 1 << 16, .rlim_max = 1 << 16 };
+	uint64_t start, before;
+	void (*take)(void);
+
+	if (!strcmp(kind, "pipes"))
+		take = take_by_pipe;
+	else if (!strcmp(kind, "sockets"))
+		take = take_by_socket;
+	else if (!strcmp(kind, "files"))
+		take = take_by_files;
+	else
+		usage();
+	if (write_file("/proc/self/oom_score_adj", "1000") || setrlimit(RLIMIT_NOFILE, &files))
+		die("preparing: %s", strerror(errno));
+	if (take == take_by_files)
+		mount_own_tmpfs();
+	start = now_ns();
+	event("start", start);
+	before = used_ram();
+	while (used_ram() < before + mib * MIB)
+		take();
+	event("taken", start);
+	return 0;
+}
+
 static int online(int argc, char **argv)
 {
 	uint64_t start = now_ns();
@@ -295,6 +405,8 @@ int main(int argc, char **argv)
 		return spin(number(argv[2]), number(argv[3]), argc == 5 ? number(argv[4]) : 0);
 	if (!strcmp(argv[1], "touch") && (argc == 3 || argc == 4))
 		return touch(number(argv[2]), argc == 4 ? number(argv[3]) : 0);
+	if (!strcmp(argv[1], "kernel") && argc == 4)
+		return kernel(argv[2], number(argv[3]));
 	if (!strcmp(argv[1], "online") && argc > 2)
 		return online(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "write") && argc == 4)
