@@ -105,7 +105,12 @@ static void say_uncooperative(struct elastic_vm *vm,
 static void watch(struct elastic_vm *vm, const struct elastic_pool *pool,
 		  struct elastic_account *acc, u64 now_ms)
 {
-	if (acc->grant > acc->target) {
+	u64 target = acc->target;
+
+	/* Memory that a guest booted with cannot go. */
+	if (pool == &elastic_mem_pool)
+		target = max(target, acc->boot);
+	if (acc->grant > target) {
 		if (!acc->over_since_ms)
 			acc->over_since_ms = now_ms;
 		if (!acc->uncooperative &&
@@ -364,10 +369,6 @@ void elastic_arbiter_report(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			    struct elastic_targets *targets)
 {
 	measure(vm, vcpu->kvm);
-	/* Only this VM's calls, and who has its lock, change the two. */
-	if (READ_ONCE(vm->cpu.seized) &&
-	    r->cpus_online <= READ_ONCE(vm->cpu.grant))
-		elastic_grant_came_down(vm, vcpu->kvm);
 	mutex_lock(&elastic_ledger_lock);
 	vm->cpu.use = min_t(u64, r->cpus_online, vm->cpu.grant);
 	vm->mem.use = min(r->units_online, vm->mem.grant);
@@ -429,11 +430,15 @@ static void look_at_host(void)
 	lockdep_assert_held(&elastic_ledger_lock);
 
 	/* Nobody looked while there was no VM: that is over. */
-	if (host.ms > 4 * TICK_MS)
+	if (host.ms > 4 * TICK_MS) {
 		host.ooms = 0;
-	/* Reclaim where there is enough is of a node or a zone, not of the host. */
-	else if (host.available < 2 * host.low)
+		pool->now = pool->total;
+	} else if (host.available < 2 * host.low) {
 		host.stalls = stalls - stalls_seen;
+	} else {
+		/* Where there is enough, it is of a node or a cpuset, not of the host. */
+		host.ooms = 0;
+	}
 	stalls_seen = stalls;
 	looked_ms = ms;
 	now = elastic_policy_pool(pool->total, pool->now, pool->used, &host);

@@ -49,6 +49,7 @@ enum elastic_vm_state {
  * @ELASTIC_STAT_HELD: times that a vCPU began to be held
  * @ELASTIC_STAT_GATED: page frames refused
  * @ELASTIC_STAT_TAKEN: bytes of units whose backing the host took
+ * @ELASTIC_STAT_DISCARDED: bytes that it took of units that stay granted
  * @ELASTIC_STAT_UNRECLAIMED: bytes of released units that it could not take
  * @ELASTIC_NR_STATS: how many there are
  */
@@ -68,6 +69,7 @@ enum elastic_stat {
 	ELASTIC_STAT_HELD,
 	ELASTIC_STAT_GATED,
 	ELASTIC_STAT_TAKEN,
+	ELASTIC_STAT_DISCARDED,
 	ELASTIC_STAT_UNRECLAIMED,
 	ELASTIC_NR_STATS,
 };
@@ -366,7 +368,6 @@ void elastic_pool_set_tunable(u64 *tunable, u64 value);
 void elastic_pool_recount(struct elastic_pool *pool);
 u64 elastic_cpus_withheld(struct elastic_vm *vm, unsigned int word);
 void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm);
-void elastic_grant_came_down(struct elastic_vm *vm, struct kvm *kvm);
 void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms);
 bool elastic_grant_is_due(struct elastic_vm *vm);
 bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
@@ -420,7 +421,7 @@ void elastic_hold_kick(struct kvm *kvm, unsigned int word, u64 cpus);
 
 /* reclaim.c */
 u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
-		    const struct elastic_range *r);
+		    const struct elastic_range *r, bool released);
 
 bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
 			     const struct elastic_range *r);

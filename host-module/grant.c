@@ -35,7 +35,6 @@ struct elastic_pool elastic_mem_pool;
 
 /* Long enough to see which vCPUs run, and short enough to say so of now. */
 #define SEEN_MIN_MS		100
-#define SEEN_MAX_MS		2000
 
 u64 elastic_overcommit = DEFAULT_OVERCOMMIT;
 u64 elastic_mem_low;
@@ -369,13 +368,14 @@ static void cpus_find(struct kvm *kvm, const u64 *held, unsigned int nr_words,
 
 /* A limit that the administrator set outlives the ceiling of the moment. */
 static void new_ceiling(const struct elastic_pool *pool,
-			struct elastic_account *acc, u64 ceiling)
+			struct elastic_account *acc, u64 ceiling, bool again)
 {
 	acc->ceiling = ceiling;
 	if (!acc->user_max)
 		acc->max = ceiling;
+	/* Who is admitted keeps the minimum with which he was. */
 	if (!acc->user_min)
-		acc->min = min3(pool->min, acc->max, ceiling);
+		acc->min = min3(again ? acc->min : pool->min, acc->max, ceiling);
 }
 
 /* Would all minimums still be kept with this VM? */
@@ -404,12 +404,12 @@ static void take_fresh(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			continue;
 		}
 		if (r.nr)
-			elastic_reclaim(vm, vcpu, &r);
+			elastic_reclaim(vm, vcpu, &r, true);
 		r.first = i;
 		r.nr = 1;
 	}
 	if (r.nr)
-		elastic_reclaim(vm, vcpu, &r);
+		elastic_reclaim(vm, vcpu, &r, true);
 }
 
 /**
@@ -460,9 +460,9 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	mutex_lock(&elastic_ledger_lock);
 	uncharge(vm);
 	new_ceiling(&elastic_cpu_pool, &vm->cpu,
-		    bitmap_weight(ceiling, ELASTIC_MAX_CPUS));
+		    bitmap_weight(ceiling, ELASTIC_MAX_CPUS), again);
 	new_ceiling(&elastic_mem_pool, &vm->mem,
-		    bitmap_weight(units->ceiling, units->nr));
+		    bitmap_weight(units->ceiling, units->nr), again);
 	if (!again && (!admit(&elastic_cpu_pool, &vm->cpu) ||
 		       !admit(&elastic_mem_pool, &vm->mem))) {
 		bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
@@ -1046,22 +1046,6 @@ void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms)
 		set_parole(vm, NULL, until_ms);
 }
 
-/**
- * elastic_grant_came_down() - the guest runs without the vCPUs that were taken
- * @vm: the VM
- * @kvm: KVM's VM
- *
- * From now on they are as if released, and run no more at all.
- *
- * Context: may sleep; @vm->lock held.
- */
-void elastic_grant_came_down(struct elastic_vm *vm, struct kvm *kvm)
-{
-	set_parole(vm, kvm, 0);
-	bitmap_zero(vm->cpu_seized, ELASTIC_MAX_CPUS);
-	recount_seized(vm);
-}
-
 /* Remember how long each vCPU has run. Return: did we, long enough ago? */
 static bool have_seen(struct elastic_vm *vm, struct kvm *kvm)
 {
@@ -1072,7 +1056,8 @@ static bool have_seen(struct elastic_vm *vm, struct kvm *kvm)
 
 	lockdep_assert_held(&vm->lock);
 
-	if (vm->before && vm->nr_before == nr && age < SEEN_MAX_MS)
+	/* What is old is better than to begin anew, which a busy VM could make last. */
+	if (vm->before && vm->nr_before == nr)
 		return age >= SEEN_MIN_MS;
 	kvfree(vm->before);
 	vm->before = kvcalloc(nr, sizeof(*vm->before), GFP_KERNEL);

@@ -12,7 +12,7 @@
 #include "elastic_host.h"
 #include "trace.h"
 
-#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM)
+#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD)
 
 /**
  * struct args - one call, taken apart
@@ -311,7 +311,22 @@ static long op_release_cpu(struct args *args)
 	return ELASTIC_OK;
 }
 
-static long release_ranges(struct args *args, const struct elastic_range *r)
+/* Join neighbours: the fewer pieces, the fewer rounds through the host's memory. */
+static unsigned int join_ranges(struct elastic_range *r, unsigned int nr)
+{
+	unsigned int i, n = 0;
+
+	for (i = 1; i < nr; i++) {
+		if (r[n].first + r[n].nr == r[i].first)
+			r[n].nr += r[i].nr;
+		else
+			r[++n] = r[i];
+	}
+	return n + 1;
+}
+
+/* Take the memory behind units, and with @release their grant. */
+static long take_ranges(struct args *args, struct elastic_range *r, bool release)
 {
 	unsigned int nr = args->b, i;
 	u64 units = 0, taken = 0;
@@ -325,19 +340,25 @@ static long release_ranges(struct args *args, const struct elastic_range *r)
 		if (reason)
 			return invalid(args, reason, i);
 	}
+	nr = join_ranges(r, nr);
 	for (i = 0; i < nr; i++) {
-		elastic_grant_release_units(args->vm, &r[i]);
-		taken += elastic_reclaim(args->vm, args->vcpu, &r[i]);
+		if (release)
+			elastic_grant_release_units(args->vm, &r[i]);
+		taken += elastic_reclaim(args->vm, args->vcpu, &r[i],
+					 release);
 		units += r[i].nr;
 	}
-	trace_elastic_release(args->vm->pid, 0, units, args->vm->cpu.grant,
-			      args->vm->mem.grant);
+	if (release)
+		trace_elastic_release(args->vm->pid, 0, units,
+				      args->vm->cpu.grant, args->vm->mem.grant);
+	else
+		trace_elastic_discard(args->vm->pid, units, taken);
 	answer(args, taken < units ? ELASTIC_R_PINNED : ELASTIC_R_NONE, 0,
 	       taken);
 	return ELASTIC_OK;
 }
 
-static long op_release_mem(struct args *args)
+static long op_take(struct args *args, bool release)
 {
 	struct elastic_range *r;
 	long ret;
@@ -347,14 +368,21 @@ static long op_release_mem(struct args *args)
 	r = fetch(args, args->b * sizeof(*r));
 	if (IS_ERR(r))
 		return PTR_ERR(r);
-	ret = release_ranges(args, r);
+	ret = take_ranges(args, r, release);
 	kfree(r);
 	return ret;
 }
 
+static long op_release_mem(struct args *args)
+{
+	return op_take(args, true);
+}
+
 static long op_discard(struct args *args)
 {
-	return ELASTIC_E_NOSYS;
+	if (!(args->vm->features & ELASTIC_FEAT_DISCARD))
+		return ELASTIC_E_NOSYS;
+	return op_take(args, false);
 }
 
 static long op_bye(struct args *args)

@@ -31,10 +31,18 @@ enum backing {
 	BACKING_ANON,
 };
 
-static enum backing backing_of(struct vm_area_struct *vma)
+/*
+ * Whoever gave up memory on huge pages of hugetlbfs does not get it back for sure: the
+ * host may have given it away. That is not for memory that may be used again any time.
+ */
+static enum backing backing_of(struct vm_area_struct *vma, bool released)
 {
+	if (!released && is_vm_hugetlb_page(vma))
+		return BACKING_UNKNOWN;
 	if (vma->vm_flags & (VM_LOCKED | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
-			     __VM_UFFD_FLAGS) || !(vma->vm_flags & VM_READ))
+			     __VM_UFFD_FLAGS))
+		return BACKING_UNKNOWN;
+	if (!(vma->vm_flags & VM_READ) || !(vma->vm_flags & VM_WRITE))
 		return BACKING_UNKNOWN;
 	if (vma->vm_flags & VM_SHARED) {
 		unsigned long magic;
@@ -137,7 +145,7 @@ static unsigned long pinned_run(struct vm_area_struct *vma,
  * Return: the end of the run; *@taken is set if it was taken.
  */
 static unsigned long take_run(struct mm_struct *mm, unsigned long start,
-			      unsigned long end, bool *taken)
+			      unsigned long end, bool released, bool *taken)
 {
 	struct vm_area_struct *vma;
 	struct file *file = NULL;
@@ -154,7 +162,7 @@ static unsigned long take_run(struct mm_struct *mm, unsigned long start,
 		goto out;
 	}
 	end = min(end, vma->vm_end);
-	backing = backing_of(vma);
+	backing = backing_of(vma, released);
 	if (backing == BACKING_UNKNOWN)
 		goto out;
 	end = pinned_run(vma, backing, start, end, &pinned);
@@ -263,20 +271,22 @@ bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
 }
 
 /*
- * Take what is behind [hva, end), and have the guest lose its mappings of it in
- * any case: what the file system made of a hole is its own affair.
+ * Take what is behind [hva, end), and have the guest lose its mappings of it, if it
+ * was released, in any case: what the file system made of a hole is its own affair.
  *
  * Return: how many bytes were taken.
  */
-static u64 take_piece(struct kvm *kvm, unsigned long hva, unsigned long end)
+static u64 take_piece(struct kvm *kvm, unsigned long hva, unsigned long end,
+		      bool released)
 {
 	unsigned long next;
 	u64 bytes = 0;
 	bool taken;
 
 	for (; hva < end; hva = next) {
-		next = take_run(current->mm, hva, end, &taken);
-		unmap(kvm, hva, next);
+		next = take_run(current->mm, hva, end, released, &taken);
+		if (released)
+			unmap(kvm, hva, next);
 		if (taken)
 			bytes += next - hva;
 	}
@@ -287,17 +297,19 @@ static u64 take_piece(struct kvm *kvm, unsigned long hva, unsigned long end)
  * elastic_reclaim() - give the memory behind units back to the host
  * @vm: the VM
  * @vcpu: the vCPU whose thread this is
- * @r: units that are withheld already
+ * @r: the units
+ * @released: they are withheld already; else the guest may use them again
  *
  * kvm->srcu is held over each round: until the VMM may delete the memslot and
  * use the addresses for something else. Nothing below it waits for KVM.
  *
  * Context: vCPU, kvm->srcu not held, may sleep; @vm->lock held, so that
  * nobody is granted the units meanwhile.
- * Return: how many units were taken; the rest is counted as unreclaimed.
+ * Return: how many units were taken; the rest of what was released is counted as
+ * unreclaimed.
  */
 u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
-		    const struct elastic_range *r)
+		    const struct elastic_range *r, bool released)
 {
 	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
 	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
@@ -311,13 +323,16 @@ u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		hva = first_piece(vcpu->kvm, gfn, end, &npages);
 		if (hva)
 			bytes += take_piece(vcpu->kvm, hva,
-					    hva + (npages << PAGE_SHIFT));
+					    hva + (npages << PAGE_SHIFT),
+					    released);
 		kvm_vcpu_srcu_read_unlock(vcpu);
 		cond_resched();
 	}
-	elastic_stat_add(vm, ELASTIC_STAT_TAKEN, bytes);
-	elastic_stat_add(vm, ELASTIC_STAT_UNRECLAIMED,
-			 (r->nr << ELASTIC_UNIT_SHIFT) - bytes);
+	elastic_stat_add(vm, released ? ELASTIC_STAT_TAKEN :
+					ELASTIC_STAT_DISCARDED, bytes);
+	if (released)
+		elastic_stat_add(vm, ELASTIC_STAT_UNRECLAIMED,
+				 (r->nr << ELASTIC_UNIT_SHIFT) - bytes);
 	trace_elastic_take(vm->pid, r->first, r->nr, bytes);
 	return bytes >> ELASTIC_UNIT_SHIFT;
 }

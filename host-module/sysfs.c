@@ -373,6 +373,7 @@ static const char * const stat_names[ELASTIC_NR_STATS] = {
 	[ELASTIC_STAT_HELD] = "held",
 	[ELASTIC_STAT_GATED] = "gated",
 	[ELASTIC_STAT_TAKEN] = "taken_bytes",
+	[ELASTIC_STAT_DISCARDED] = "discarded_bytes",
 	[ELASTIC_STAT_UNRECLAIMED] = "unreclaimed_bytes",
 };
 

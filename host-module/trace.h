@@ -141,6 +141,23 @@ TRACE_EVENT(elastic_release,
 		  __entry->cpu_grant, __entry->unit_grant)
 );
 
+TRACE_EVENT(elastic_discard,
+	TP_PROTO(pid_t vm, u64 units, u64 taken),
+	TP_ARGS(vm, units, taken),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(u64, units)
+		__field(u64, taken)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->units = units;
+		__entry->taken = taken;
+	),
+	TP_printk("vm=%d units=%llu taken=%llu", __entry->vm, __entry->units,
+		  __entry->taken)
+);
+
 TRACE_EVENT(elastic_bye,
 	TP_PROTO(pid_t vm),
 	TP_ARGS(vm),

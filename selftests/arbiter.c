@@ -253,9 +253,13 @@ static void stubborn_cpus(void)
 	file_is(b, "cpu/list", "0", "the one that booted stays");
 	r = content(b);
 	ktap_ok(r.status == ELASTIC_OK, "and answers");
-	/* content() says one online: it runs without them */
+	/* It says one online: that does not say which one, so nothing follows from it. */
+	ktap_eq(kg_stat(b, "cpu/seized"), 2, "a number of vCPUs does not say which ones it gave up");
+	r = kg_release_cpu(&b->vcpu[0], 2);
+	ktap_eq(kg_stat(b, "cpu/seized"), 1, "one is given up");
+	r = kg_release_cpu(&b->vcpu[0], 4);
 	ktap_ok(kg_until(text_is(b, "uncooperative", "none"), SOON_MS) &&
-		kg_stat(b, "cpu/seized") == 0, "who runs without them is forgiven");
+		kg_stat(b, "cpu/seized") == 0, "who has given up both is forgiven");
 	ktap_eq(kg_stat(b, "stats/forgiven"), 1, "counted");
 	limit(b, "cpu/max", 4);
 	r = kg_request(&b->vcpu[0], 4, 0, 0);
@@ -441,6 +445,10 @@ static void admission(void)
 	ktap_ok(!strcmp(kg_state(c), "unmanaged"), "it stays unmanaged: %s", kg_state(c));
 	ktap_eq(kg_stat(c, "cpu/grant"), 4, "with what it has");
 	ktap_eq(host_stat("cpu/used"), 4, "and no pool pays");
+	host("cpu/default_min", 3);
+	kg_hello(&a->vcpu[0], 1, &absent, 1);
+	ktap_eq(kg_stat(a, "cpu/min"), 2, "who is admitted keeps its minimum at the next HELLO");
+	host("cpu/default_min", 2);
 	ktap_eq(kg_write(c, "cpu/min", "1"), 0, "a lower minimum");
 	r = kg_hello(&c->vcpu[0], 1, &absent, 1);
 	ktap_ok(r.status == ELASTIC_OK, "is admitted");

@@ -53,7 +53,7 @@ static const struct file vm_files[] = {
 	{ "stats/refused_rate", 0444 }, { "stats/uncooperative", 0444 },
 	{ "stats/forgiven", 0444 }, { "stats/seized", 0444 },
 	{ "stats/held", 0444 }, { "stats/gated", 0444 }, { "stats/taken_bytes", 0444 },
-	{ "stats/unreclaimed_bytes", 0444 },
+	{ "stats/unreclaimed_bytes", 0444 }, { "stats/discarded_bytes", 0444 },
 };
 
 #define NR(array) (sizeof(array) / sizeof(*(array)))

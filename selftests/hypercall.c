@@ -379,7 +379,8 @@ static void hello_good(void)
 	}
 	cookie = a.rbx;
 	ktap_ok(cookie != 0, "HELLO: the cookie is not 0");
-	ktap_ok(a.rcx == (ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM), "HELLO: the features hold");
+	ktap_ok(a.rcx == (ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD),
+		"HELLO: the features hold");
 	ktap_eq((long long)a.rdx, 1, "HELLO: version 1");
 	ktap_ok(!strcmp(kg_state(vm), "managed"), "state: %s", kg_state(vm));
 	ktap_eq(kg_stat(vm, "cpu/ceiling"), 4, "cpu/ceiling");
@@ -394,7 +395,8 @@ static void hello_good(void)
 	HELLO_CASE("versions 0 to 5", OK, ANY, ANY, g.h.version_min = 0, g.h.version_max = 5);
 	a = HELLO_CASE("versions 1 to 2^32 - 1", OK, ANY, ANY, g.h.version_max = ~0U);
 	ktap_eq((long long)a.rdx, 1, "HELLO: version 1 is the highest both know");
-	a = HELLO_CASE("all features", OK, ANY, ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM,
+	a = HELLO_CASE("all features", OK, ANY,
+		       ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD,
 		       g.h.features = ~0ULL);
 	ktap_ok(a.rbx && a.rbx != cookie, "HELLO: another cookie");
 	expect(bsp, "the old session's cookie", ELASTIC_OP_REQUEST, cookie, 0, 0, STALE,
@@ -790,11 +792,51 @@ static void release_cpus(void)
 	ktap_eq(kg_stat(vm, "cpu/grant"), 1, "cpu/grant");
 }
 
-#define RELEASE(what, status, reason, index, ...) ({				\
+#define RANGES(op, what, status, reason, index, ...) ({				\
 	const struct elastic_range r_[] = { __VA_ARGS__ };			\
 	put(KG_ARGS, r_, sizeof(r_));						\
-	expect(bsp, what, ELASTIC_OP_RELEASE_MEM, vm->cookie, KG_ARGS,		\
-	       sizeof(r_) / sizeof(*r_), status, reason, index); })
+	expect(bsp, what, op, vm->cookie, KG_ARGS, sizeof(r_) / sizeof(*r_),	\
+	       status, reason, index); })
+#define RELEASE(...)	RANGES(ELASTIC_OP_RELEASE_MEM, __VA_ARGS__)
+#define DISCARD(...)	RANGES(ELASTIC_OP_DISCARD, __VA_ARGS__)
+
+/* Refused as a whole, with the index of the first bad range. */
+static void malformed_ranges(u64 op)
+{
+	const u64 base = CEILING - ABSENT_NR - HIGH_UNITS;
+	unsigned int i;
+
+	afresh();
+	put(KG_ARGS, &(struct elastic_range) { 64, 1 }, sizeof(struct elastic_range));
+	for (i = 0; i < 5; i++) {
+		static const u64 counts[] = { 0, 513, 1ULL << 32, 1ULL << 60, ~0ULL };
+		char what[40];
+
+		snprintf(what, sizeof(what), "%llu ranges", (unsigned long long)counts[i]);
+		expect(bsp, what, op, vm->cookie, KG_ARGS, counts[i], INVAL,
+		       ELASTIC_R_LENGTH, 0);
+	}
+	expect(bsp, "address not a multiple of 8", op, vm->cookie,
+	       KG_ARGS + 4, 1, INVAL, ELASTIC_R_LENGTH, 0);
+	bad_memory(op, vm->cookie, 2, true);
+	RANGES(op, "an empty range", INVAL, ELASTIC_R_ORDER, 0, { 64, 0 });
+	RANGES(op, "an empty range at the end", INVAL, ELASTIC_R_ORDER, 2, { 64, 1 }, { 66, 1 },
+		{ 70, 0 });
+	RANGES(op, "descending ranges", INVAL, ELASTIC_R_ORDER, 1, { 64, 1 }, { 60, 1 });
+	RANGES(op, "overlapping ranges", INVAL, ELASTIC_R_ORDER, 1, { 64, 4 }, { 67, 1 });
+	RANGES(op, "the same range twice", INVAL, ELASTIC_R_ORDER, 1, { 64, 1 }, { 64, 1 });
+	RANGES(op, "a range at ELASTIC_MAX_UNIT", INVAL, ANY, 1, { 64, 1 }, { ELASTIC_MAX_UNIT, 1 });
+	RANGES(op, "a range across it", INVAL, ANY, 0, { ELASTIC_MAX_UNIT - 1, 2 });
+	RANGES(op, "a range that wraps around", INVAL, ANY, 1, { 64, 1 }, { 70, -60ULL });
+	RANGES(op, "2^64 - 1 units", INVAL, ANY, 0, { 64, ~0ULL });
+	RANGES(op, "unit 0", INVAL, ANY, 0, { 0, 1 });
+	RANGES(op, "a unit of flash", INVAL, ANY, 1, { 64, 1 }, { FLASH_UNIT, 1 });
+	RANGES(op, "across the end of RAM", INVAL, ANY, 0, { RAM_UNITS - 1, 2 });
+	RANGES(op, "a unit that is not granted", INVAL, ELASTIC_R_NOT_GRANTED, 0, { 16, 1 });
+	RANGES(op, "granted ones and others", INVAL, ELASTIC_R_NOT_GRANTED, 1, { 8, 1 }, { 14, 4 });
+	ktap_eq(kg_stat(vm, "memory/grant_mib"), (long long)(2 * base),
+		"refused as a whole: memory/grant_mib is the same");
+}
 
 static void release_mem(void)
 {
@@ -804,35 +846,7 @@ static void release_mem(void)
 	unsigned int i;
 
 	ktap_diag("RELEASE_MEM, malformed");
-	afresh();
-	put(KG_ARGS, &(struct elastic_range) { 64, 1 }, sizeof(struct elastic_range));
-	for (i = 0; i < 5; i++) {
-		static const u64 counts[] = { 0, 513, 1ULL << 32, 1ULL << 60, ~0ULL };
-		char what[40];
-
-		snprintf(what, sizeof(what), "%llu ranges", (unsigned long long)counts[i]);
-		expect(bsp, what, ELASTIC_OP_RELEASE_MEM, vm->cookie, KG_ARGS, counts[i], INVAL,
-		       ELASTIC_R_LENGTH, 0);
-	}
-	expect(bsp, "address not a multiple of 8", ELASTIC_OP_RELEASE_MEM, vm->cookie,
-	       KG_ARGS + 4, 1, INVAL, ELASTIC_R_LENGTH, 0);
-	bad_memory(ELASTIC_OP_RELEASE_MEM, vm->cookie, 2, true);
-	RELEASE("an empty range", INVAL, ELASTIC_R_ORDER, 0, { 64, 0 });
-	RELEASE("an empty range at the end", INVAL, ELASTIC_R_ORDER, 2, { 64, 1 }, { 66, 1 },
-		{ 70, 0 });
-	RELEASE("descending ranges", INVAL, ELASTIC_R_ORDER, 1, { 64, 1 }, { 60, 1 });
-	RELEASE("overlapping ranges", INVAL, ELASTIC_R_ORDER, 1, { 64, 4 }, { 67, 1 });
-	RELEASE("the same range twice", INVAL, ELASTIC_R_ORDER, 1, { 64, 1 }, { 64, 1 });
-	RELEASE("a range at ELASTIC_MAX_UNIT", INVAL, ANY, 1, { 64, 1 }, { ELASTIC_MAX_UNIT, 1 });
-	RELEASE("a range across it", INVAL, ANY, 0, { ELASTIC_MAX_UNIT - 1, 2 });
-	RELEASE("a range that wraps around", INVAL, ANY, 1, { 64, 1 }, { 70, -60ULL });
-	RELEASE("2^64 - 1 units", INVAL, ANY, 0, { 64, ~0ULL });
-	RELEASE("unit 0", INVAL, ANY, 0, { 0, 1 });
-	RELEASE("a unit of flash", INVAL, ANY, 1, { 64, 1 }, { FLASH_UNIT, 1 });
-	RELEASE("across the end of RAM", INVAL, ANY, 0, { RAM_UNITS - 1, 2 });
-	RELEASE("a unit that is not granted", INVAL, ELASTIC_R_NOT_GRANTED, 0, { 16, 1 });
-	RELEASE("granted ones and others", INVAL, ELASTIC_R_NOT_GRANTED, 1, { 8, 1 }, { 14, 4 });
-
+	malformed_ranges(ELASTIC_OP_RELEASE_MEM);
 	ktap_diag("RELEASE_MEM");
 	a = RELEASE("a unit", OK, ELASTIC_R_NONE, 0, { 64, 1 });
 	ktap_eq((long long)a.rdx, 1, "RELEASE_MEM: units that the host took back");
@@ -866,12 +880,31 @@ static void release_mem(void)
 
 static void discard(void)
 {
+	const u64 base = CEILING - ABSENT_NR - HIGH_UNITS;
+	struct kg_answer a;
+	s64 taken;
+
+	ktap_diag("DISCARD, malformed");
+	malformed_ranges(ELASTIC_OP_DISCARD);
+
 	ktap_diag("DISCARD");
 	afresh();
-	put(KG_ARGS, &(struct elastic_range) { 64, 1 }, sizeof(struct elastic_range));
-	expect(bsp, "without the feature", ELASTIC_OP_DISCARD, vm->cookie, KG_ARGS, 1, NOSYS,
+	taken = kg_stat(vm, "stats/taken_bytes");
+	a = DISCARD("a unit", OK, ELASTIC_R_NONE, 0, { 64, 1 });
+	ktap_eq((long long)a.rdx, 1, "DISCARD: units that the host took");
+	DISCARD("the same again", OK, ELASTIC_R_NONE, 0, { 64, 1 });
+	a = DISCARD("ranges that touch, and one that does not", OK, ELASTIC_R_NONE, 0, { 60, 2 },
+		    { 62, 2 }, { 70, 3 });
+	ktap_eq((long long)a.rdx, 7, "DISCARD: units that the host took");
+	ktap_eq(kg_stat(vm, "memory/grant_mib"), (long long)(2 * base), "the grant stays");
+	ktap_eq(kg_stat(vm, "stats/taken_bytes") - taken, 0, "and none counts as taken");
+	RELEASE("one of them: it is granted", OK, ELASTIC_R_NONE, 0, { 64, 1 });
+	DISCARD("it is not any more", INVAL, ELASTIC_R_NOT_GRANTED, 0, { 64, 1 });
+	a = HELLO_CASE("without the feature", OK, ANY, ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM,
+		       g.h.features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM);
+	put(KG_ARGS, &(struct elastic_range) { 66, 1 }, sizeof(struct elastic_range));
+	expect(bsp, "without the feature", ELASTIC_OP_DISCARD, a.rbx, KG_ARGS, 1, NOSYS,
 	       ELASTIC_R_NONE, 0);
-	HELLO_CASE("with every feature", OK, ANY, ANY, g.h.features = ~0ULL);
 }
 
 static void unknown(void)

@@ -915,7 +915,7 @@ u64 kg_hello_args(struct kg_vm *vm, u64 held, const struct elastic_range *absent
 		.version_max = ELASTIC_VERSION,
 		.nr_cpu_words = 1,
 		.nr_ranges = nr,
-		.features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM,
+		.features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD,
 	};
 	uint8_t *p = vm->ram + KG_ARGS;
 
@@ -976,6 +976,14 @@ struct kg_answer kg_release_mem(struct kg_vcpu *vcpu, u64 first, u64 nr)
 
 	memcpy(vcpu->vm->ram + KG_ARGS, &range, sizeof(range));
 	return kg_call(vcpu, ELASTIC_OP_RELEASE_MEM, vcpu->vm->cookie, KG_ARGS, 1);
+}
+
+struct kg_answer kg_discard(struct kg_vcpu *vcpu, u64 first, u64 nr)
+{
+	struct elastic_range range = { first, nr };
+
+	memcpy(vcpu->vm->ram + KG_ARGS, &range, sizeof(range));
+	return kg_call(vcpu, ELASTIC_OP_DISCARD, vcpu->vm->cookie, KG_ARGS, 1);
 }
 
 struct kg_answer kg_report(struct kg_vcpu *vcpu)

@@ -329,6 +329,7 @@ u64 kg_hello_args(struct kg_vm *vm, u64 held, const struct elastic_range *absent
 struct kg_answer kg_request(struct kg_vcpu *vcpu, u64 cpus, u64 first, u64 nr);
 struct kg_answer kg_release_cpu(struct kg_vcpu *vcpu, u64 cpus);
 struct kg_answer kg_release_mem(struct kg_vcpu *vcpu, u64 first, u64 nr);
+struct kg_answer kg_discard(struct kg_vcpu *vcpu, u64 first, u64 nr);
 struct kg_answer kg_report(struct kg_vcpu *vcpu);
 struct kg_answer kg_bye(struct kg_vcpu *vcpu);
 

@@ -200,6 +200,48 @@ static void basics(enum kg_backend backend)
 	kg_free(vm);
 }
 
+/* DISCARD: as given up, but the grant stays, and the memory can be used at once. */
+static void discarded(enum kg_backend backend)
+{
+	const char *name = backend_name(backend);
+	s64 before, fell, counted;
+	struct kg_answer a;
+	unsigned int zero = 0;
+	u64 i;
+
+	fresh_vm(backend);
+	for (i = FILLED_FIRST; i < FILLED_FIRST + FILLED_NR; i++)
+		fill(i);
+	kg_must_hello(bsp, 1, NULL, 0);
+	before = behind();
+	counted = kg_stat(vm, "stats/discarded_bytes");
+	a = kg_discard(bsp, TAKEN_FIRST, TAKEN_NR);
+	fell = before - behind();
+	if (backend == KG_HUGETLB) {
+		ktap_ok(a.status == ELASTIC_OK && a.rdx == 0 && fell == 0,
+			"%s: nothing is taken that could not be given back", name);
+		ktap_eq(intact_units(FILLED_FIRST, FILLED_NR), FILLED_NR,
+			"%s: all units kept their content", name);
+		kg_free(vm);
+		return;
+	}
+	ktap_ok(a.status == ELASTIC_OK && a.rdx == TAKEN_NR, "%s: %d units discarded: %llu taken",
+		name, TAKEN_NR, (unsigned long long)a.rdx);
+	ktap_ok(fell <= (s64)UNIT(TAKEN_NR) + 262144 && fell >= (s64)UNIT(TAKEN_NR) - 262144,
+		"%s: the host's memory falls by %lld KiB of %llu", name, (long long)fell / 1024,
+		(unsigned long long)UNIT(TAKEN_NR) / 1024);
+	ktap_eq(kg_stat(vm, "stats/discarded_bytes") - counted, UNIT(TAKEN_NR),
+		"%s: stats/discarded_bytes", name);
+	for (i = TAKEN_FIRST; i < TAKEN_FIRST + TAKEN_NR; i++)
+		zero += kg_must(bsp, KG_CMD_ONES, UNIT(i), WORDS, 0) == 0;
+	ktap_eq(zero, TAKEN_NR, "%s: discarded units that can be read, as zero", name);
+	for (i = TAKEN_FIRST; i < TAKEN_FIRST + TAKEN_NR; i++)
+		fill(i);
+	ktap_eq(intact_units(FILLED_FIRST, FILLED_NR), FILLED_NR,
+		"%s: and written; the others kept their content", name);
+	kg_free(vm);
+}
+
 /* Nothing there: taken without a fuss, and nothing is populated by it */
 static void empty(enum kg_backend backend)
 {
@@ -379,6 +421,7 @@ static void huge_pages(void)
 			  RAM_UNITS);
 	} else {
 		basics(KG_HUGETLB);
+		discarded(KG_HUGETLB);
 		left_alone(KG_HUGETLB, "pinned", false);
 	}
 	reserve(path, before, &ignored);
@@ -392,6 +435,8 @@ int main(void)
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	basics(KG_MEMFD);
 	basics(KG_ANON);
+	discarded(KG_MEMFD);
+	discarded(KG_ANON);
 	empty(KG_MEMFD);
 	empty(KG_ANON);
 	left_alone(KG_MEMFD, "pinned", false);

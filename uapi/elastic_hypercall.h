@@ -125,10 +125,10 @@
  *              administrator sets loses the vCPUs beyond it without having
  *              released them, never the one that booted: they do not run, but
  *              for moments, in which the guest can still take them offline.
- *              It is over when the guest runs without them (RELEASE_CPU, or
- *              cpus_online of a REPORT not above its grant), or when the
- *              target is raised. Memory is never taken so; nothing is granted
- *              until the guest has come down.
+ *              It is over when the guest has released them (RELEASE_CPU, or
+ *              a HELLO without them), or when the target is raised. Memory is
+ *              never taken so; nothing is granted until the guest has come
+ *              down.
  * REQUEST      RBX: W, and how many vCPUs of the set are wanted (0: all of
  *              it); RDX: vCPU set (0: none); RSI: ELASTIC_RANGE(first unit,
  *              number) (0: none). What is already granted counts as granted.
@@ -152,8 +152,10 @@
  *              the host could not reuse all of it, which does not matter to
  *              the guest); RCX the index of the first bad range if there is an
  *              error, else 0; RDX how many units the host took back.
- * DISCARD      RDX, RSI as RELEASE_MEM. The content of the units may go, the
- *              grant stays. Only with ELASTIC_FEAT_DISCARD, else
+ * DISCARD      RDX, RSI, results as RELEASE_MEM. The content of the units may
+ *              go, the grant stays: they may be used again at any time, and
+ *              read as zero or as before then. What the host could not
+ *              give back for sure it does not take. Only with ELASTIC_FEAT_DISCARD, else
  *              ELASTIC_E_NOSYS.
  * BYE          No arguments. Ends the session.
  *
@@ -168,7 +170,7 @@
  * REQUEST      x  x       x       -     -     x     -
  * RELEASE_CPU  x  -       -       -     -     x     -
  * RELEASE_MEM  x  -       -       x     x     x     -
- * DISCARD      -  -       -       -     -     x     x
+ * DISCARD      x  -       -       x     x     x     x
  * BYE          x  -       -       -     -     x     -
  * unknown      -  -       -       -     -     -     x
  *
