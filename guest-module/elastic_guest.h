@@ -5,11 +5,17 @@
  *   main.c      start and stop
  *   sysfs.c     what people see and set
  *   worker.c    the one thread that acts
+ *   decide.c    what it does in a step: report, decide, apply
  *   report.c    the session with the host
  *   cpu.c       CPUs on and off
  *   window.c    the memory that the kernel did not get at boot
- *   mem.c       memory blocks in and out
- *   online.c    memory blocks brought into use
+ *   units.c     the map of it, by unit
+ *   mem.c       memory in and out
+ *   block.c     memory blocks in and out
+ *   online.c    memory blocks brought online
+ *   plug.c      units into the allocator and out of it
+ *   cache.c     page cache given up
+ *   reporting.c free pages given back
  *   sense.c     the sensors' clock
  *   sched.c     runnable tasks and CPU time
  *   pressure.c  available memory and reclaim
@@ -52,6 +58,15 @@ enum elastic_stat {
 	STAT_OFFLINE_EINTR,
 	STAT_OFFLINE_ENOMEM,
 	STAT_OFFLINE_OTHER,
+	STAT_UNITS_PLUGGED,
+	STAT_UNITS_UNPLUGGED,
+	STAT_STUCK_UNMOVABLE,
+	STAT_STUCK_PINNED,
+	STAT_STUCK_BUSY,
+	STAT_CACHE_DROPPED,
+	STAT_DISCARDS,
+	STAT_UNITS_DISCARDED,
+	STAT_KERNEL_GROWTHS,
 	STAT_KSWAPD_WAKES,
 	STAT_DIRECT_RECLAIMS,
 	STAT_OOM_CALLS,
@@ -62,6 +77,8 @@ enum elastic_stat {
 	STAT_BLOCK_ADD_LAST_US,
 	STAT_BLOCK_REMOVE_LAST_US,
 	STAT_REQUEST_LAST_NS,
+	STAT_PLUG_LAST_NS,
+	STAT_UNPLUG_LAST_US,
 	STAT_NR,
 };
 
@@ -110,6 +127,7 @@ enum worker_kick {
 	KICK_URGENT,	/* memory has run out */
 	KICK_COMMAND,	/* somebody waits for a command */
 	KICK_REBASE,	/* the count of runnable tasks may be off */
+	KICK_MORE,	/* what is done in the background is not done yet */
 };
 
 /* What others have the worker do: worker_execute(). */
@@ -126,12 +144,16 @@ void worker_close(void);
 void worker_freeze(void);
 int worker_pause(bool pause);
 void worker_kick(enum worker_kick why);
+bool worker_took(enum worker_kick why);
 int worker_execute(enum worker_command command, u64 arg);
 bool worker_urgent(void);
 bool worker_is_current(void);
 void worker_interrupt(void);
 void worker_removing(bool removing);
-int worker_rescue(u64 *blocks);
+int worker_rescue(u64 *units);
+void worker_rescue_begin(void);
+void worker_rescue_end(void);
+void worker_no_rescue(void);
 
 /**
  * struct worker_view - what the worker last decided, for sysfs and REPORT
@@ -146,6 +168,16 @@ struct worker_view {
 };
 
 extern struct worker_view worker_view;
+
+/* decide.c */
+void decide_begin(void);
+long decide_timeout(void);
+void decide_report_soon(void);
+void decide_step(unsigned long kicks);
+void decide_rescue(void);
+int decide_set_cpus(u32 want);
+int decide_set_mib(u64 mib);
+u64 decide_keep(void);
 
 /* report.c */
 
@@ -203,6 +235,7 @@ int session_request_cpus(u32 word, u64 set, u32 nr, u64 *granted);
 int session_request_units(u64 first, u64 nr, u64 *granted);
 int session_release_cpus(u32 word, u64 set, u64 *granted);
 int session_release_units(const struct elastic_range *ranges, u32 nr);
+int session_discard_units(const struct elastic_range *ranges, u32 nr);
 void session_bye(void);
 void session_refusal(char *text);
 
@@ -227,8 +260,12 @@ void cpu_release_stray(void);
  * @boot_units: units of boot memory
  * @window_units: units that the kernel did not get at boot
  * @usable_blocks: blocks that lie in the window from end to end
- * @blocks: of these, in use now
+ * @blocks: of these, those of which something is in use
  * @movable_blocks: of these, in the movable zone
+ * @used: units of the window in use
+ * @used_kernel: of these, in the kernel zones
+ * @warm: units withheld in blocks that are online
+ * @warm_kernel: of these, in the kernel zones
  */
 struct mem_view {
 	u64 block_bytes;
@@ -237,6 +274,10 @@ struct mem_view {
 	u32 usable_blocks;
 	u32 blocks;
 	u32 movable_blocks;
+	u32 used;
+	u32 used_kernel;
+	u32 warm;
+	u32 warm_kernel;
 };
 
 extern struct mem_view mem_view;
@@ -244,15 +285,33 @@ extern struct mem_view mem_view;
 int mem_find(void);
 void mem_forget(void);
 u32 mem_absent(u64 *cursor, struct elastic_range *ranges, u32 max);
-int mem_set(u32 want, bool urgent);
-void mem_refresh(void);
-void mem_release_stray(void);
+int blocks_start(void);
+void blocks_stop(void);
+int plug_start(void);
+void plug_stop(void);
+
+/* How memory is to come or go: mem_set(). */
+enum mem_how {
+	MEM_OWN,	/* the policy wants it so: what is easy */
+	MEM_FORCED,	/* the host or the user wants it so: also what is not easy */
+	MEM_URGENT,	/* memory has run out: do not wait for memory */
+};
+
+int mem_set(const struct policy_mem_want *want, enum mem_how how);
+int mem_settle(void);
+bool mem_keep_warm(enum policy_zone zone, u32 want);
+void mem_guard(bool all);
 u64 mem_isolated_bytes(void);
 u64 mem_units(void);
 
 static inline u64 mem_block_units(void)
 {
 	return mem_view.block_bytes >> ELASTIC_UNIT_SHIFT;
+}
+
+static inline u32 mem_usable_units(void)
+{
+	return mem_view.usable_blocks * mem_block_units();
 }
 
 /* sense.c */
@@ -296,14 +355,12 @@ void sched_correct(s64 by);
 
 /**
  * struct pressure_sample - of memory
- * @total: memory that the kernel manages, in bytes
- * @available: what it could hand out without swapping, in bytes
- * @rate: bytes a second by which that falls
+ * @all: all of it
+ * @kernel: the zones that the kernel can use for itself
  */
 struct pressure_sample {
-	u64 total;
-	u64 available;
-	u64 rate;
+	struct policy_room all;
+	struct policy_room kernel;
 };
 
 int pressure_start(void);
@@ -311,6 +368,21 @@ void pressure_stop(void);
 void pressure_sense(u64 now_ns);
 void pressure_read(struct pressure_sample *sample);
 void pressure_quiet(bool quiet);
+
+/* reporting.c */
+
+/* Who gives free pages back to the host. */
+enum reporting_state {
+	REPORTING_OFF,		/* nobody, as wanted */
+	REPORTING_ON,		/* this module */
+	REPORTING_BUSY,		/* another driver has the kernel's free page reporting */
+	REPORTING_ABSENT,	/* the host knows no DISCARD, or the kernel poisons pages */
+};
+
+void reporting_start(void);
+void reporting_stop(void);
+int reporting_set(bool on);
+enum reporting_state reporting_state(void);
 
 /* sysfs.c */
 int sysfs_start(void);

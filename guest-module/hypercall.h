@@ -141,6 +141,20 @@ static inline struct hc_answer hc_release_units(u64 cookie, const struct elastic
 }
 
 /**
+ * hc_discard_units() - the content of granted units may go
+ * @cookie: of the session
+ * @ranges: from kmalloc(); ascending, disjoint, not empty
+ * @nr: how many, at most ELASTIC_MAX_RANGES
+ *
+ * Return: as hc_release_units(); the units stay granted. E_NOSYS without the feature.
+ */
+static inline struct hc_answer hc_discard_units(u64 cookie, const struct elastic_range *ranges,
+						u32 nr)
+{
+	return hc_call(ELASTIC_OP_DISCARD, cookie, virt_to_phys((void *)ranges), nr);
+}
+
+/**
  * hc_bye() - end the session; what is granted stays granted
  * @cookie: of the session
  *

@@ -111,12 +111,18 @@ static int __init elastic_guest_init(void)
 	ret = session_init();
 	if (ret)
 		goto err_mem;
+	ret = plug_start();
+	if (ret)
+		goto err_session;
 	ret = begin_session();
+	if (ret)
+		goto err_bye;
+	ret = blocks_start();
 	if (ret)
 		goto err_bye;
 	ret = cpu_start();
 	if (ret)
-		goto err_bye;
+		goto err_blocks;
 	ret = sense_start();
 	if (ret)
 		goto err_cpu_stop;
@@ -132,9 +138,10 @@ static int __init elastic_guest_init(void)
 	ret = register_pm_notifier(&pm_notifier);
 	if (ret)
 		goto err_reboot;
-	pr_info("%u of %u CPUs, %llu MiB, up to %llu MiB more in blocks of %llu MiB\n",
+	reporting_start();
+	pr_info("%u of %u CPUs, %llu MiB, up to %llu MiB more in units of 2 MiB, blocks of %llu MiB\n",
 		num_online_cpus(), cpu_present_limit(), mem_units() * 2,
-		(mem_view.usable_blocks - mem_view.blocks) * (mem_view.block_bytes >> 20),
+		(u64)(mem_usable_units() - READ_ONCE(mem_view.used)) * 2,
 		mem_view.block_bytes >> 20);
 	return 0;
 
@@ -143,6 +150,7 @@ err_reboot:
 err_sysfs:
 	worker_close();
 	sysfs_stop();
+	reporting_stop();
 err_worker:
 	worker_close();
 	worker_stop();
@@ -153,8 +161,13 @@ err_sense:
 	sense_stop();
 err_cpu_stop:
 	cpu_stop();
+err_blocks:
+	blocks_stop();
+	mem_settle();
 err_bye:
 	session_bye();
+	plug_stop();
+err_session:
 	session_exit();
 err_mem:
 	mem_forget();
@@ -174,8 +187,12 @@ static void __exit elastic_guest_exit(void)
 	worker_stop();
 	if (worker_view.enabled)
 		sense_stop();
+	reporting_stop();
+	blocks_stop();
+	mem_settle();
 	session_bye();
 	cpu_stop();
+	plug_stop();
 	session_exit();
 	mem_forget();
 	cpu_forget();

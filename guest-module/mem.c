@@ -1,251 +1,303 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory blocks in and out.
+ * Memory in and out, by unit.
  *
- * Up: ask, add, bring online. Down: take offline and remove, then release. The
- * worker alone changes the state of blocks.
+ * Up: units that are withheld in a block (warm) need a grant and nothing else; when
+ * there are none, blocks are added. Down: whole blocks, the emptiest first, then single
+ * units. What left the allocator is released in batches. Warm units are refilled in
+ * the background. The worker alone changes the map of units.
+ *
+ * Every path marks what it did in the map and ends in settle(), which releases what is
+ * granted and neither used nor a guard; what fails half way is mended by that, too.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ktime.h>
 #include <linux/mm.h>
-#include <linux/sched/mm.h>
 #include <linux/sort.h>
-#include <linux/timer.h>
 
 #include "compat/memory_hotplug.h"
 #include "trace.h"
 #include "window.h"
 
-/* Blocks that are released in one batch. */
-#define BATCH	64
-
-/* Bytes that are isolated because their block is being taken offline. */
-static u64 isolated_bytes;
+/* Units that are taken out of the allocator between two looks at the clock. */
+#define UNPLUG_BATCH	32
+/* Units that come between two looks at the kinds of memory: 512 MiB. */
+#define GROW_STEP	256
 
 /**
  * mem_units() - units in use: of boot memory and of the window
  */
 u64 mem_units(void)
 {
-	return mem_view.boot_units + READ_ONCE(mem_view.blocks) * mem_block_units();
+	return mem_view.boot_units + READ_ONCE(mem_view.used);
+}
+
+static u32 used(enum policy_zone zone)
+{
+	return zone == POLICY_ZONE_KERNEL ? mem_view.used_kernel :
+					    mem_view.used - mem_view.used_kernel;
+}
+
+/* One batch of ranges at a time; static, because only the worker comes here. */
+static struct elastic_range batch[ELASTIC_MAX_RANGES];
+
+/* Ask for one unit that is not going to be used. */
+static bool request_guard(u32 index, int *ret)
+{
+	u64 granted;
+
+	*ret = session_request_units(units_number(&window.map, index), 1, &granted);
+	units_granted(&window.map, index, granted, granted);
+	return granted;
+}
+
+/* Guards that were in use: their pages are of no use to anybody. */
+static void discard_guards(u32 nr)
+{
+	if (nr && session.features & ELASTIC_FEAT_DISCARD)
+		session_discard_units(batch, nr);
+}
+
+/* Units that were to be released, but lie behind one in use. */
+static void keep_guards(void)
+{
+	u32 index = 0, nr = 0;
+	int ret;
+
+	while ((index = units_lost_guard(&window.map, index)) != UNIT_NONE) {
+		if (request_guard(index, &ret)) {
+			batch[nr].first = units_number(&window.map, index);
+			batch[nr++].nr = 1;
+		} else {
+			units_set(&window.map, index, 1, UNIT_WARM);
+		}
+		if (nr == ELASTIC_MAX_RANGES) {
+			discard_guards(nr);
+			nr = 0;
+		}
+		index++;
+	}
+	discard_guards(nr);
 }
 
 /**
- * mem_isolated_bytes() - free memory that is hidden from the kernel's counters
+ * mem_settle() - release what is granted and neither used nor a guard
  *
- * While a block is taken offline its free pages do not count as available, which
- * looks as if memory fell fast.
+ * Context: worker, or before and after there is one.
+ *
+ * Return: 0, or the error of a release: what was not released is tried again the next
+ * time.
  */
-u64 mem_isolated_bytes(void)
+int mem_settle(void)
 {
-	return READ_ONCE(isolated_bytes);
+	u32 cursor = 0, nr;
+	int ret = 0;
+
+	keep_guards();
+	if (units_settle(&window.map)) {
+		while (!ret && (nr = units_releasing(&window.map, &cursor, batch,
+						     ELASTIC_MAX_RANGES))) {
+			ret = session_release_units(batch, nr);
+			if (!ret)
+				units_released(&window.map, batch, nr);
+		}
+	}
+	window_count();
+	return ret;
 }
 
 /* ---- up ---- */
 
-static void block_failed(struct block *block)
+/*
+ * Ask for units to use, of one run by address, and for the guard behind them if one is
+ * needed. What is granted is GUARD then.
+ *
+ * Return: how many of them can be used; *@ret: why not all.
+ */
+static u32 request(u32 index, u32 nr, int *ret)
 {
-	block->retry_ms = policy_retry_ms(&elastic_config.tun, block->retry_ms);
-	block->retry_at_ms = elastic_now_ms() + block->retry_ms;
+	u32 guard = units_open_end(&window.map, index + nr - 1);
+	u64 granted;
+
+	*ret = session_request_units(units_number(&window.map, index), nr + guard, &granted);
+	return units_granted(&window.map, index, nr, granted);
 }
 
-static bool block_waits(const struct block *block)
+static void plug(u32 index, u32 nr, enum policy_zone zone, bool urgent, ktime_t begin)
 {
-	return block->retry_ms && elastic_now_ms() < block->retry_at_ms;
-}
+	u64 ns;
 
-static int bring_online(struct block *block, bool urgent)
-{
-	u64 start = block->first << ELASTIC_UNIT_SHIFT;
-	u64 movable = mem_view.movable_blocks * mem_view.block_bytes;
-	u64 kernel = mem_units() * ELASTIC_UNIT_SIZE - movable;
-	enum policy_zone zone;
-	int ret;
-
-	zone = policy_zone(&elastic_config.tun, READ_ONCE(elastic_config.zone), kernel, movable,
-			   mem_view.block_bytes, urgent);
-	ret = online_block(start, zone);
-	/* Somebody was faster: a udev rule, say. */
-	if (ret && block_is_online(block))
-		ret = 0;
-	if (ret)
-		return ret;
-	block->state = BLOCK_ONLINE;
-	block->zone = zone;
-	return 0;
-}
-
-static int add_one(struct block *block, bool urgent)
-{
-	u64 start = block->first << ELASTIC_UNIT_SHIFT;
-	ktime_t begin = ktime_get();
-	int ret = 0;
-	u64 us;
-
-	pressure_quiet(true);
-	if (block->state == BLOCK_GRANTED)
-		ret = add_memory_driver_managed(compat_absent_memory_nid(start), start,
-						mem_view.block_bytes, window.name, MHP_NONE);
-	if (!ret) {
-		window.name_used = true;
-		block->state = BLOCK_ADDED;
-		ret = bring_online(block, urgent);
-	}
-	pressure_quiet(false);
-	us = ktime_us_delta(ktime_get(), begin);
-	trace_elastic_block_change(start, true, block->zone, ret, us);
-	if (ret) {
-		pr_warn_ratelimited("memory block at %#llx cannot be used: %d\n", start, ret);
-		stat_inc(STAT_BLOCK_ADD_FAILURES);
-		block_failed(block);
-		return ret;
-	}
-	block->retry_ms = 0;
-	stat_inc(STAT_BLOCKS_ADDED);
-	stat_set(STAT_BLOCK_ADD_LAST_US, us);
+	units_set(&window.map, index, nr, UNIT_USED);
+	plug_units(index, nr, urgent);
 	window_count();
-	return 0;
+	ns = ktime_to_ns(ktime_sub(ktime_get(), begin));
+	stat_add(STAT_UNITS_PLUGGED, nr);
+	stat_set(STAT_PLUG_LAST_NS, ns);
+	trace_elastic_unit_change(units_number(&window.map, index), nr, true, zone, ns);
+}
+
+/* Use what is warm: a grant, and nothing else. */
+static u32 grow_warm(enum policy_zone zone, u32 want, bool urgent, int *ret)
+{
+	u32 from = 0, n, usable, got = 0;
+
+	while (got < want && !*ret) {
+		ktime_t begin = ktime_get();
+
+		n = units_warm_run(&window.map, zone, &from, want - got);
+		if (!n)
+			break;
+		usable = request(from, n, ret);
+		if (usable)
+			plug(from, usable, zone, urgent, begin);
+		got += usable;
+		from += n;
+	}
+	return got;
+}
+
+static bool can_add(const struct block *block)
+{
+	return block->state != BLOCK_ONLINE && !retry_waits(&block->retry);
 }
 
 /*
- * When memory has run out, the worker may not wait for memory: the task that
- * ran out waits for the worker.
+ * A run of blocks that can be added, at most @max long: the first one for movable
+ * memory, the last one for the kernel, so that each kind has its side of the window.
  */
-static int add_some(u32 from, u32 to, bool urgent)
+static u32 absent_run(enum policy_zone zone, u32 *from, u32 max)
 {
-	unsigned int flags = 0;
-	char saved[AUTO_ONLINE_LEN];
-	int ret, err;
-
-	if (urgent)
-		flags = memalloc_noreclaim_save();
-	ret = auto_online_override(saved);
-	if (ret)
-		goto out;
-	for (; from < to; from++) {
-		err = add_one(&window.blocks[from], urgent);
-		if (err)
-			ret = err;
-	}
-	auto_online_restore(saved);
-out:
-	if (urgent)
-		memalloc_noreclaim_restore(flags);
-	return ret;
-}
-
-/* The first run of usable absent blocks from *from on, at most @max long. */
-static u32 absent_run(u32 *from, u32 max)
-{
-	u64 units = mem_block_units();
+	struct unit_map *map = &window.map;
 	u32 i, n = 0;
 
-	for (i = *from; i < window.nr_blocks && n < max; i++) {
-		const struct block *block = &window.blocks[i];
-
-		/* GRANTED may be wrong: what is asked for is never touched unasked. */
-		if (block->state > BLOCK_GRANTED || block_waits(block)) {
-			if (n)
+	if (zone == POLICY_ZONE_MOVABLE) {
+		for (i = 0; i < map->nr_blocks && !can_add(&map->blocks[i]); i++)
+			;
+		*from = i;
+		for (; i < map->nr_blocks && n < max && can_add(&map->blocks[i]); i++, n++)
+			if (n && !map->blocks[i].joins)
 				break;
-			continue;
-		}
-		if (n && block->first != window.blocks[i - 1].first + units)
-			break;
-		if (!n)
-			*from = i;
-		n++;
+		return n;
+	}
+	for (i = map->nr_blocks; i && !can_add(&map->blocks[i - 1]); i--)
+		;
+	for (; i && n < max && can_add(&map->blocks[i - 1]); i--, n++) {
+		*from = i - 1;
+		if (!map->blocks[i - 1].joins)
+			return n + 1;
 	}
 	return n;
 }
 
-/* Give up a block that is granted and not in the kernel. */
-static int release_block(struct block *block)
+/* Add the blocks of units [index, index + nr), which are granted, and use those. */
+static u32 add_blocks(u32 index, u32 nr, enum policy_zone zone, int *ret)
 {
-	struct elastic_range range = { block->first, mem_block_units() };
-	int ret;
+	u32 per = window.map.per_block, got = 0, n;
+	int err;
 
-	/* Before, so that a HELLO in between gives it up, too. */
-	block->state = BLOCK_ABSENT;
-	ret = session_release_units(&range, 1);
-	if (ret == -EINVAL)	/* it was not granted */
-		return 0;
-	if (ret)
-		block->state = BLOCK_GRANTED;
-	return ret;
-}
+	for (; nr; nr -= n, index += n) {
+		struct block *block = units_block(&window.map, index);
 
-/* A block is whole or of no use: give back what does not make one. */
-static void release_granted(u32 from, u32 to, u64 tail)
-{
-	struct elastic_range range;
-	u32 i;
-
-	for (i = from; i < to; i++)
-		if (window.blocks[i].state == BLOCK_GRANTED)
-			release_block(&window.blocks[i]);
-	if (tail) {
-		range.first = window.blocks[to - 1].first + mem_block_units();
-		range.nr = tail;
-		session_release_units(&range, 1);
-	}
-}
-
-/* Ask for blocks [from, from + nr) and use what is granted. */
-static int grow_run(u32 from, u32 nr, bool urgent)
-{
-	u64 units = mem_block_units(), granted, tail;
-	u32 i, to;
-	int ret, err;
-
-	ret = session_request_units(window.blocks[from].first, nr * units, &granted);
-	to = from + granted / units;
-	tail = granted % units;
-	for (i = from; i < to; i++)
-		window.blocks[i].state = BLOCK_GRANTED;
-	if (to == from && tail) {
-		struct elastic_range range = { window.blocks[from].first, tail };
-
-		session_release_units(&range, 1);
-		return ret;
-	}
-	err = to > from ? add_some(from, to, urgent) : 0;
-	release_granted(from, to, tail);
-	return ret ?: err;
-}
-
-/* Blocks that are added and offline cost no request. */
-static int grow_added(u32 want, bool urgent)
-{
-	int ret = 0, err;
-	u32 i;
-
-	for (i = 0; i < window.nr_blocks && mem_view.blocks < want; i++) {
-		if (window.blocks[i].state != BLOCK_ADDED || block_waits(&window.blocks[i]))
-			continue;
-		err = add_one(&window.blocks[i], urgent);
+		n = min(nr, per);
+		units_set(&window.map, index, n, UNIT_USED);
+		block->zone = zone;
+		err = block_add(block);
 		if (err)
-			ret = err;
+			*ret = err;
+		else
+			got += n;
 	}
-	return ret;
+	stat_add(STAT_UNITS_PLUGGED, got);
+	return got;
 }
 
-static int mem_grow(u32 want, bool urgent)
+static u32 grow_cold(enum policy_zone zone, u32 want, int *ret)
 {
-	u32 from = 0, nr;
-	int ret = grow_added(want, urgent);
+	u32 per = window.map.per_block, from = 0, n, nr, got = 0;
+	bool whole;
 
-	while (mem_view.blocks < want) {
-		nr = absent_run(&from, min_t(u64, want - mem_view.blocks,
-					     ELASTIC_RANGE_NR_MAX / mem_block_units()));
+	*ret = blocks_begin(&whole);
+	if (*ret)
+		return 0;
+	while (got < want && !*ret) {
+		n = absent_run(zone, &from, min_t(u32, DIV_ROUND_UP(want - got, per),
+						  ELASTIC_RANGE_NR_MAX / per - 1));
+		if (!n)
+			break;
+		nr = request(from * per, whole ? n * per : min(want - got, n * per), ret);
+		/* Nothing can be withheld: a block is granted whole, or of no use. */
+		if (whole)
+			nr -= nr % per;
 		if (!nr)
 			break;
-		ret = grow_run(from, nr, urgent);
-		if (ret)
-			break;
-		from += nr;
+		got += add_blocks(from * per, nr, zone, ret);
 	}
-	if (mem_view.blocks >= want)
+	blocks_end();
+	window_count();
+	return got;
+}
+
+static u32 grow_zone(enum policy_zone zone, u32 want, bool urgent, int *ret)
+{
+	u32 got = grow_warm(zone, want, urgent, ret);
+
+	if (got < want && !*ret)
+		got += grow_cold(zone, want - got, ret);
+	return got;
+}
+
+/*
+ * Where the next units go that are not asked for as kernel memory. A step at a time:
+ * each needs struct pages, and they are kernel memory.
+ */
+static enum policy_zone zone_for(u32 more)
+{
+	return policy_zone(&elastic_config.tun, READ_ONCE(elastic_config.zone),
+			   (mem_view.boot_units + mem_view.used_kernel) * ELASTIC_UNIT_SIZE,
+			   used(POLICY_ZONE_MOVABLE) * ELASTIC_UNIT_SIZE,
+			   more * ELASTIC_UNIT_SIZE);
+}
+
+static u32 grow_any(u32 want, bool urgent, int *ret)
+{
+	u32 got = 0, n, step;
+
+	while (got < want && !*ret) {
+		step = min_t(u32, want - got, GROW_STEP);
+		n = grow_zone(zone_for(step), step, urgent, ret);
+		if (!n)
+			break;
+		got += n;
+	}
+	return got;
+}
+
+static int mem_grow(u32 kernel, u32 other, bool urgent)
+{
+	u32 got = 0, want = kernel + other;
+	int ret = 0;
+
+	/* Memory has run out: first what allocates nothing, whatever its kind. */
+	if (urgent)
+		got = grow_warm(POLICY_ZONE_KERNEL, want, urgent, &ret);
+	if (urgent && !ret && got < want)
+		got += grow_warm(POLICY_ZONE_MOVABLE, want - got, urgent, &ret);
+	kernel -= min(kernel, got);
+	if (!ret && kernel)
+		got += grow_zone(POLICY_ZONE_KERNEL, kernel, urgent, &ret);
+	if (!ret && other)
+		got += grow_any(other, urgent, &ret);
+	/* No room for struct pages: make some, out of what needs none. */
+	if (ret == -ENOMEM)
+		ret = 0;
+	/* What is left is warm, of whatever kind: better than nothing. */
+	if (!ret && got < want)
+		got += grow_warm(POLICY_ZONE_KERNEL, want - got, urgent, &ret);
+	if (!ret && got < want)
+		got += grow_warm(POLICY_ZONE_MOVABLE, want - got, urgent, &ret);
+	mem_settle();
+	if (got >= want)
 		return 0;
 	return ret ?: -EBUSY;
 }
@@ -253,248 +305,387 @@ static int mem_grow(u32 want, bool urgent)
 /* ---- down ---- */
 
 /*
- * Free bytes of an online block. Read without the zone's lock: a wrong guess
- * costs a slower removal. Buddies are aligned, so a step never leaves the block
- * unless the guess was wrong.
+ * Movable first; then the emptiest; among equals the highest address. What is page
+ * cache that can be dropped counts as empty: it goes before memory in use is moved.
  */
-static u64 free_bytes(const struct block *block)
-{
-	unsigned long pfn = PHYS_PFN(block->first << ELASTIC_UNIT_SHIFT);
-	unsigned long end = pfn + PHYS_PFN(mem_view.block_bytes);
-	u64 free = 0;
-
-	while (pfn < end) {
-		struct page *page = pfn_to_page(pfn);
-		unsigned long order = PageBuddy(page) ? READ_ONCE(page->private) : 0;
-
-		if (PageBuddy(page) && order <= ilog2(PHYS_PFN(SZ_4M)))
-			free += PAGE_SIZE << order;
-		else
-			order = 0;
-		pfn += 1UL << order;
-	}
-	return free;
-}
-
-static void count_offline_failure(int err)
-{
-	switch (err) {
-	case -EBUSY:
-		stat_inc(STAT_OFFLINE_EBUSY);
-		break;
-	case -EINTR:
-		stat_inc(STAT_OFFLINE_EINTR);
-		break;
-	case -ENOMEM:
-		stat_inc(STAT_OFFLINE_ENOMEM);
-		break;
-	default:
-		stat_inc(STAT_OFFLINE_OTHER);
-	}
-}
-
-static void offline_timeout(struct timer_list *timer)
-{
-	worker_interrupt();
-}
-
-/*
- * Offlining tries as long as pages can be moved "soon", which may be never. A
- * signal ends it: after a time, or when there is something urgent to do.
- */
-static int remove_bounded(const struct block *block)
-{
-	u64 start = block->first << ELASTIC_UNIT_SHIFT;
-	struct timer_list timer;
-	int ret;
-
-	timer_setup_on_stack(&timer, offline_timeout, 0);
-	mod_timer(&timer, jiffies + msecs_to_jiffies(elastic_config.tun.mem_offline_timeout_ms));
-	worker_removing(true);
-	pressure_quiet(true);
-	/* Offlining gives every CPU work: no reason for more CPUs. */
-	sched_quiet(true, 0);
-	WRITE_ONCE(isolated_bytes, block->free);
-	ret = compat_offline_and_remove_memory(compat_absent_memory_nid(start), start,
-					       mem_view.block_bytes);
-	WRITE_ONCE(isolated_bytes, 0);
-	sched_quiet(false, 0);
-	pressure_quiet(false);
-	timer_delete_sync(&timer);
-	destroy_timer_on_stack(&timer);
-	worker_removing(false);
-	return ret;
-}
-
-static int remove_one(struct block *block)
-{
-	ktime_t begin = ktime_get();
-	int ret = remove_bounded(block);
-	u64 us = ktime_us_delta(ktime_get(), begin);
-
-	trace_elastic_block_change(block->first << ELASTIC_UNIT_SHIFT, false, block->zone, ret, us);
-	if (ret) {
-		count_offline_failure(ret);
-		/* It was we who ended it, for something urgent: not the block's fault. */
-		if (ret != -EINTR || !worker_urgent())
-			block_failed(block);
-		return ret;
-	}
-	block->state = BLOCK_ABSENT;
-	block->retry_ms = 0;
-	stat_inc(STAT_BLOCKS_REMOVED);
-	stat_set(STAT_BLOCK_REMOVE_LAST_US, us);
-	window_count();
-	return 0;
-}
-
-/* Emptiest first; among equals the highest address. */
 static int compare_blocks(const void *a, const void *b)
 {
-	const struct block *x = &window.blocks[*(const u32 *)a];
-	const struct block *y = &window.blocks[*(const u32 *)b];
+	const struct block *x = &window.map.blocks[*(const u32 *)a];
+	const struct block *y = &window.map.blocks[*(const u32 *)b];
 
-	if (x->free != y->free)
-		return x->free > y->free ? -1 : 1;
+	if (x->zone != y->zone)
+		return x->zone == POLICY_ZONE_MOVABLE ? -1 : 1;
+	if (x->easy != y->easy)
+		return x->easy > y->easy ? -1 : 1;
 	return x->first > y->first ? -1 : 1;
+}
+
+/* Look at its pages, but not at its own struct pages. */
+static void look_at_block(const struct block *block, struct pages_look *look)
+{
+	unsigned long skip = block->own_memmap ? UNIT_PAGES : 0;
+
+	pages_look(block_pfn(block) + skip, PHYS_PFN(mem_view.block_bytes) - skip, look);
 }
 
 /* Fill window.order with the blocks that may go, in the order to try. */
 static u32 choose_blocks(void)
 {
+	struct pages_look look;
 	struct block *block;
 	u32 i, n = 0;
 
-	for (i = 0; i < window.nr_blocks; i++) {
-		block = &window.blocks[i];
-		if (block->state < BLOCK_ADDED || block_waits(block))
+	for (i = 0; i < window.map.nr_blocks && !worker_urgent(); i++) {
+		block = &window.map.blocks[i];
+		if (block->state != BLOCK_ONLINE || block_is_empty(block) ||
+		    retry_waits(&block->retry))
 			continue;
-		block->free = mem_view.block_bytes;
-		if (block->state == BLOCK_ONLINE)
-			block->free = free_bytes(block);
+		look_at_block(block, &look);
+		/* The kernel would only try, and fill its log with the pages that stay. */
+		if (look.fixed && block->zone == POLICY_ZONE_KERNEL) {
+			stat_inc(STAT_STUCK_UNMOVABLE);
+			retry_later(&block->retry);
+			continue;
+		}
+		block->free = look.free;
+		block->easy = look.free + look.cache +
+			      (u64)(window.map.per_block - block->nr[UNIT_USED]) *
+			      ELASTIC_UNIT_SIZE;
 		window.order[n++] = i;
-		cond_resched();
 	}
 	sort(window.order, n, sizeof(*window.order), compare_blocks, NULL);
 	return n;
 }
 
-static int compare_ranges(const void *a, const void *b)
-{
-	const struct elastic_range *x = a, *y = b;
+/**
+ * struct shrink - what is to go
+ * @units: in use that may stay, of all
+ * @kernel: in use that have to stay, in the kernel zones
+ * @forced: also what has to be moved: the host wants it, or the user
+ * @deadline: in jiffies
+ *
+ * By own decision nothing is moved that is worth staying: free pages go back to the
+ * host anyway (reporting.c), and to move memory in use costs more than its grant.
+ */
+struct shrink {
+	u32 units;
+	u32 kernel;
+	bool forced;
+	unsigned long deadline;
+};
 
-	return x->first < y->first ? -1 : x->first > y->first;
+/* Of a block, or a unit, that goes by own decision, at most a quarter is moved. */
+static bool is_easy(const struct shrink *shrink, u64 easy, u64 size)
+{
+	return shrink->forced || easy >= size - size / 4;
 }
 
-/* Blocks that could not be released: mem_release_stray() tries again. */
-static void release_failed(const struct elastic_range *ranges, u32 nr)
+/* How many of this kind may go. */
+static u32 may_go(const struct shrink *shrink, enum policy_zone zone)
 {
-	u64 unit;
-	u32 i;
+	u32 all = mem_view.used > shrink->units ? mem_view.used - shrink->units : 0;
 
-	for (i = 0; i < nr; i++)
-		for (unit = ranges[i].first; unit < ranges[i].first + ranges[i].nr;
-		     unit += mem_block_units())
-			window.blocks[window_block_at(unit)].state = BLOCK_GRANTED;
+	if (zone == POLICY_ZONE_MOVABLE)
+		return all;
+	return min(all, mem_view.used_kernel > shrink->kernel ?
+			mem_view.used_kernel - shrink->kernel : 0);
 }
 
-/* Release blocks in one batch, in ascending order. */
-static int release_batch(struct elastic_range *ranges, u32 nr)
+/*
+ * Why did it not go? The first page in it that cannot be moved tells.
+ */
+static void count_stuck(unsigned long pfn, unsigned long nr)
 {
-	u32 i, n = 0;
-	int ret;
+	unsigned long end = pfn + nr;
 
-	if (!nr)
-		return 0;
-	sort(ranges, nr, sizeof(*ranges), compare_ranges, NULL);
-	for (i = 1; i < nr; i++) {
-		if (ranges[n].first + ranges[n].nr == ranges[i].first)
-			ranges[n].nr += ranges[i].nr;
-		else
-			ranges[++n] = ranges[i];
+	for (; pfn < end; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (PageBuddy(page) || PageOffline(page) || !page_count(page))
+			continue;
+		if (!compat_page_can_move(page)) {
+			stat_inc(STAT_STUCK_UNMOVABLE);
+			return;
+		}
+		if (folio_maybe_dma_pinned(page_folio(page))) {
+			stat_inc(STAT_STUCK_PINNED);
+			return;
+		}
 	}
-	ret = session_release_units(ranges, n + 1);
-	if (ret)
-		release_failed(ranges, n + 1);
+	stat_inc(STAT_STUCK_BUSY);
+}
+
+static int shrink_blocks(const struct shrink *shrink)
+{
+	u32 i, n = choose_blocks();
+	int ret = 0, err;
+
+	for (i = 0; i < n && !worker_urgent() && time_before(jiffies, shrink->deadline); i++) {
+		struct block *block = &window.map.blocks[window.order[i]];
+		unsigned long pages = PHYS_PFN(mem_view.block_bytes), bound;
+
+		if (block->nr[UNIT_USED] > may_go(shrink, block->zone) ||
+		    !is_easy(shrink, block->easy, mem_view.block_bytes))
+			continue;
+		bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.mem_offline_timeout_ms));
+		bound += jiffies;
+		stat_add(STAT_CACHE_DROPPED, cache_give_up(block_pfn(block), pages));
+		err = block_remove(block, bound);
+		if (err)
+			count_stuck(block_pfn(block), pages);
+		ret = err ?: ret;
+		window_count();
+	}
 	return ret;
 }
 
-static int mem_shrink(u32 want)
+/* The emptiest units come first: empty, mostly empty, the others. */
+static const u64 unit_easy[] = { ELASTIC_UNIT_SIZE, ELASTIC_UNIT_SIZE / 4 * 3, 0 };
+
+/* Units of one kind that are in use, and of which @easy bytes are easy to empty. */
+static u32 choose_units(enum policy_zone zone, u64 easy, u32 *cursor, u32 *indices, u32 max)
 {
-	static struct elastic_range batch[BATCH];
-	u32 i, n = choose_blocks(), nr = 0;
-	int ret = 0, err;
+	struct pages_look look;
+	u32 i, n = 0;
 
-	for (i = 0; i < n && mem_view.blocks > want && !worker_urgent(); i++) {
-		struct block *block = &window.blocks[window.order[i]];
+	for (i = *cursor; i < units_all(&window.map) && n < max && !worker_urgent(); i++) {
+		const struct block *block = units_block(&window.map, i);
 
-		err = remove_one(block);
-		if (err) {
-			ret = err;
+		if (block->state != BLOCK_ONLINE || block->zone != zone ||
+		    retry_waits(&block->unit_retry) || block_is_empty(block)) {
+			i += window.map.per_block - i % window.map.per_block - 1;
 			continue;
 		}
-		batch[nr++] = (struct elastic_range){ block->first, mem_block_units() };
-		if (nr < BATCH)
+		if (window.map.state[i] != UNIT_USED ||
+		    (block->own_memmap && !(i % window.map.per_block)))
 			continue;
-		release_batch(batch, nr);
-		nr = 0;
+		pages_look(unit_pfn(i), UNIT_PAGES, &look);
+		if (look.fixed && zone == POLICY_ZONE_KERNEL)
+			continue;
+		if (look.free + look.cache >= easy)
+			indices[n++] = i;
 	}
-	err = release_batch(batch, nr);
-	if (mem_view.blocks <= want)
-		return err;
-	return ret ?: -EBUSY;
+	*cursor = i;
+	return n;
 }
 
-/**
- * mem_release_stray() - give up what is granted and not in the kernel
- *
- * An earlier release failed.
- */
-void mem_release_stray(void)
+static u32 unplug(const u32 *indices, u32 nr)
 {
-	u32 i;
+	struct block *failed = NULL, *block;
+	bool done[UNPLUG_BATCH] = {};
+	ktime_t begin = ktime_get();
+	u32 i, n;
 
-	for (i = 0; i < window.nr_blocks; i++)
-		if (window.blocks[i].state == BLOCK_GRANTED && release_block(&window.blocks[i]))
-			break;
+	pressure_quiet(true);
+	sched_quiet(true, 0);
+	n = unplug_units(indices, nr, done);
+	sched_quiet(false, 0);
+	pressure_quiet(false);
+	for (i = 0; i < nr; i++) {
+		block = units_block(&window.map, indices[i]);
+		if (done[i]) {
+			units_set(&window.map, indices[i], 1, UNIT_RELEASING);
+			block->unit_retry.ms = 0;
+		} else if (!worker_urgent()) {
+			count_stuck(unit_pfn(indices[i]), UNIT_PAGES);
+			/* Ascending: each block is seen once. */
+			if (block != failed)
+				retry_later(&block->unit_retry);
+			failed = block;
+		}
+	}
+	stat_add(STAT_UNITS_UNPLUGGED, n);
+	trace_elastic_unit_change(units_number(&window.map, indices[0]), n, false,
+				  units_block(&window.map, indices[0])->zone,
+				  ktime_to_ns(ktime_sub(ktime_get(), begin)));
+	window_count();
+	return n;
+}
+
+/* Take units of one kind out; what cannot be moved is not tried twice. */
+static int shrink_units(const struct shrink *shrink, enum policy_zone zone)
+{
+	u32 indices[UNPLUG_BATCH], cursor, nr, done, level, failed = 0;
+
+	for (level = 0; level < ARRAY_SIZE(unit_easy); level++) {
+		cursor = 0;
+		while (may_go(shrink, zone) &&
+		       is_easy(shrink, unit_easy[level], ELASTIC_UNIT_SIZE)) {
+			if (worker_urgent() || time_after(jiffies, shrink->deadline))
+				return -EINTR;
+			nr = choose_units(zone, unit_easy[level], &cursor, indices,
+					  min_t(u32, may_go(shrink, zone), UNPLUG_BATCH));
+			if (!nr)
+				break;
+			done = unplug(indices, nr);
+			failed += nr - done;
+			/* Memory in use costs a try each; enough is enough. */
+			if (failed > 4 * UNPLUG_BATCH)
+				return -EBUSY;
+		}
+	}
+	return may_go(shrink, zone) ? -EBUSY : 0;
+}
+
+static int mem_shrink(u32 units, u32 kernel, bool forced)
+{
+	struct shrink shrink = { .units = units, .kernel = kernel, .forced = forced };
+	/* By own decision, and nothing went: what there is lies scattered. */
+	static struct retry scattered;
+	u32 before = mem_view.used;
+	ktime_t begin = ktime_get();
+	int ret, err;
+
+	if (!forced && retry_waits(&scattered))
+		return -EBUSY;
+
+	shrink.deadline = jiffies +
+		msecs_to_jiffies(4 * READ_ONCE(elastic_config.tun.mem_offline_timeout_ms));
+	ret = shrink_blocks(&shrink);
+	err = shrink_units(&shrink, POLICY_ZONE_MOVABLE);
+	if (err || mem_view.used > units)
+		err = shrink_units(&shrink, POLICY_ZONE_KERNEL) ?: err;
+	ret = mem_settle() ?: ret;
+	stat_set(STAT_UNPLUG_LAST_US, ktime_us_delta(ktime_get(), begin));
+	if (mem_view.used < before)
+		scattered.ms = 0;
+	else if (!forced && !worker_urgent())
+		retry_later(&scattered);
+	if (mem_view.used <= units)
+		return 0;
+	return ret ?: err ?: -EBUSY;
 }
 
 /**
- * mem_set() - have this many blocks of the window in use
- * @want: blocks
- * @urgent: memory has run out: do not wait for memory, and bring the new blocks
- *	online for the kernel
+ * mem_set() - have this many units of the window in use
+ * @want: units, and how many of them at least in the kernel zones
+ * @how: why
  *
  * Context: worker. Takes the device and memory hotplug locks. May be ended early
  * by something urgent on the way down.
  *
  * Return: 0; -EAGAIN or -ENOSPC if the host granted fewer (what it granted is in
- * use); -EBUSY if there is no block that is not waiting after a failure; the
- * error of adding or removing a block.
+ * use); -EBUSY if there is nothing that could come or go now; -EINTR if it was ended;
+ * the error of adding or removing a block.
  */
-int mem_set(u32 want, bool urgent)
+int mem_set(const struct policy_mem_want *want, enum mem_how how)
 {
-	if (want > mem_view.blocks)
-		return mem_grow(want, urgent);
-	if (want < mem_view.blocks)
-		return mem_shrink(want);
-	return 0;
+	bool urgent = how == MEM_URGENT;
+	u32 kernel, more;
+
+	if (want->units < mem_view.used)
+		return mem_shrink(want->units, want->kernel, how == MEM_FORCED);
+	more = want->units - mem_view.used;
+	if (!more)
+		return 0;
+	kernel = want->kernel > mem_view.used_kernel ? want->kernel - mem_view.used_kernel : 0;
+	kernel = min(kernel, more);
+	return mem_grow(kernel, more - kernel, urgent);
+}
+
+/* ---- the warm reserve ---- */
+
+static u32 warm(enum policy_zone zone)
+{
+	return zone == POLICY_ZONE_KERNEL ? mem_view.warm_kernel :
+					    mem_view.warm - mem_view.warm_kernel;
+}
+
+/* Get what has to be granted of a block before it is in the kernel. */
+static bool prepare_warm(u32 index)
+{
+	int ret;
+
+	if (block_holds_memmap()) {
+		if (!request(index, 1, &ret))
+			return false;
+		units_set(&window.map, index, 1, UNIT_USED);
+		return true;
+	}
+	/* What lies before it may be in use. */
+	return !units_guards(&window.map, index) || request_guard(index, &ret);
+}
+
+/* Add a block and withhold all of it. */
+static bool add_warm(enum policy_zone zone)
+{
+	struct block *block;
+	bool whole, done = false;
+	u32 from = 0;
+
+	if (!absent_run(zone, &from, 1) || blocks_begin(&whole))
+		return false;
+	block = &window.map.blocks[from];
+	block->zone = zone;
+	if (!whole && prepare_warm(from * window.map.per_block))
+		done = !block_add(block);
+	else
+		retry_later(&block->retry);
+	blocks_end();
+	mem_settle();
+	return done;
+}
+
+/* Remove a block of which nothing is used. */
+static bool drop_warm(enum policy_zone zone)
+{
+	u32 b, bound = READ_ONCE(elastic_config.tun.mem_offline_timeout_ms);
+
+	for (b = window.map.nr_blocks; b--; ) {
+		struct block *block = &window.map.blocks[b];
+
+		if (block->state != BLOCK_ONLINE || block->zone != zone ||
+		    !block_is_empty(block) || retry_waits(&block->retry))
+			continue;
+		if (block_remove(block, jiffies + msecs_to_jiffies(bound)))
+			return false;
+		mem_settle();
+		return true;
+	}
+	return false;
 }
 
 /**
- * mem_refresh() - see what others did to our blocks
+ * mem_keep_warm() - add or remove one block, if the warm reserve wants it
+ * @zone: of which kind
+ * @want: units to keep warm
  *
- * An administrator may have taken one offline or brought it online.
+ * Half of it is left before it is filled up again; a block more than wanted goes.
+ *
+ * Context: worker. Takes the device and memory hotplug locks.
+ *
+ * Return: true if it did something, and may want to do more.
  */
-void mem_refresh(void)
+bool mem_keep_warm(enum policy_zone zone, u32 want)
 {
-	u32 i;
+	u32 have = warm(zone);
 
-	for (i = 0; i < window.nr_blocks; i++) {
-		struct block *block = &window.blocks[i];
+	if (want && have <= want / 2)
+		return add_warm(zone);
+	if (have >= want + window.map.per_block)
+		return drop_warm(zone);
+	return false;
+}
 
-		if (block->state >= BLOCK_ADDED)
-			block->state = block_is_online(block) ? BLOCK_ONLINE : BLOCK_ADDED;
+/**
+ * mem_guard() - get a grant for guards that have none
+ * @all: ask for all of them: an earlier life of the module, or of the host's, may have
+ *	given them up
+ *
+ * Context: worker.
+ */
+void mem_guard(bool all)
+{
+	u32 index;
+	int ret;
+
+	for (index = 0; all && index < units_all(&window.map); index++)
+		if (window.map.state[index] == UNIT_GUARD && !request_guard(index, &ret))
+			units_set(&window.map, index, 1, UNIT_WARM);
+	index = 0;
+	while ((index = units_unguarded(&window.map, index)) != UNIT_NONE) {
+		if (!request_guard(index, &ret))
+			pr_warn_once("the memory behind what is in use is not granted: %d\n", ret);
+		index++;
 	}
-	window_count();
 }

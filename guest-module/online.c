@@ -113,3 +113,16 @@ int online_block(u64 start, enum policy_zone zone)
 		  start / mem_view.block_bytes);
 	return write_file(path, zone == POLICY_ZONE_MOVABLE ? "online_movable" : "online_kernel");
 }
+
+/**
+ * blocks_hold_memmap() - do new blocks hold their own struct pages?
+ *
+ * Only where the kernel was told to (memory_hotplug.memmap_on_memory).
+ */
+bool blocks_hold_memmap(void)
+{
+	char text[8];
+
+	return !read_file("/sys/module/memory_hotplug/parameters/memmap_on_memory", text,
+			  sizeof(text)) && (text[0] == 'Y' || text[0] == 'f');
+}

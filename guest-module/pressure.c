@@ -2,38 +2,55 @@
 /*
  * Available memory, the rate at which it falls, reclaim, and running out.
  *
+ * There are two accounts, by the same rules: of all memory, and of the zones that the
+ * kernel can use for itself. A guest may have plenty of movable memory and no room
+ * for a page table.
+ *
  * The rate is that of the memory in use (total less available), which is the
- * same before and after a block comes or goes. Meanwhile it is not: pages of a
+ * same before and after memory comes or goes. Meanwhile it is not: pages of a
  * block on its way are isolated, which counts as neither free nor absent. So the
- * rate rests while the worker changes blocks (pressure_quiet()).
+ * rates rest while the worker changes blocks (pressure_quiet()).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/tracepoint.h>
+#include <linux/vmstat.h>
 
 #include "compat/vmscan.h"
 #include "elastic_guest.h"
+
+/**
+ * struct account - how one kind of memory is used up
+ * @used: memory in use at the last look, in bytes
+ * @rate: bytes a second by which it rises, smoothed
+ */
+struct account {
+	u64 used;
+	u64 rate;
+};
 
 /**
  * struct pressure - the sensor
  * @lock: protects what follows; taken in softirq and by the worker
  * @quiet: a block is on its way
  * @at_ns: time of the last look
- * @used: memory in use then, in bytes
- * @rate: bytes a second by which it rises, smoothed
+ * @all: all memory
+ * @kernel: the zones that the kernel can use for itself
  */
 struct pressure {
 	spinlock_t lock;	/* see above */
 	bool quiet;
 	u64 at_ns;
-	u64 used;
-	u64 rate;
+	struct account all;
+	struct account kernel;
 };
 
 static struct pressure pressure = {
@@ -43,32 +60,78 @@ static struct pressure pressure = {
 static struct tracepoint *tp_reclaim;
 static struct tracepoint *tp_kswapd;
 
+/* Pages of a zone that can be had: free, or half of its page cache. */
+static long zone_available(struct zone *zone)
+{
+	long free = zone_page_state(zone, NR_FREE_PAGES) - low_wmark_pages(zone);
+	long cache = zone_page_state(zone, NR_ZONE_INACTIVE_FILE) +
+		     zone_page_state(zone, NR_ZONE_ACTIVE_FILE);
+
+	return free + cache / 2;
+}
+
+static void look_at_kernel(struct policy_room *room)
+{
+	long available = 0, total = 0;
+	enum zone_type type;
+	int nid;
+
+	for_each_online_node(nid) {
+		for (type = 0; type < ZONE_MOVABLE; type++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[type];
+
+			if (!populated_zone(zone))
+				continue;
+			total += zone_managed_pages(zone);
+			available += zone_available(zone);
+		}
+	}
+	/* Slab lies in these zones, whatever its node. */
+	available += global_node_page_state_pages(NR_SLAB_RECLAIMABLE_B) / 2;
+	room->total = (u64)total << PAGE_SHIFT;
+	room->available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
+}
+
 static void look(struct pressure_sample *sample)
 {
 	long available = si_mem_available();
 
-	sample->total = (u64)totalram_pages() << PAGE_SHIFT;
-	sample->available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
-	sample->available += mem_isolated_bytes();
+	sample->all.total = (u64)totalram_pages() << PAGE_SHIFT;
+	sample->all.available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
+	sample->all.available += mem_isolated_bytes();
+	look_at_kernel(&sample->kernel);
 }
 
 /* Follow a rise at once by half, a fall by half of the rest. */
-static void update_rate(u64 now_ns, const struct pressure_sample *sample)
+static void update_account(struct account *account, const struct policy_room *room, u64 us)
 {
-	u64 used = sample->total - min(sample->total, sample->available);
-	u64 us = (now_ns - pressure.at_ns) / NSEC_PER_USEC;
+	u64 used = room->total - min(room->total, room->available);
 	u64 now = 0;
+
+	if (used > account->used)
+		now = (used - account->used) * USEC_PER_SEC / us;
+	account->rate = (account->rate + now) / 2;
+	/* A long pause says nothing about the time before it. */
+	if (us > USEC_PER_SEC / 2)
+		account->rate = now;
+	account->used = used;
+}
+
+static void update_rates(u64 now_ns, const struct pressure_sample *sample)
+{
+	u64 us = (now_ns - pressure.at_ns) / NSEC_PER_USEC;
 
 	if (!us || pressure.quiet)
 		return;
-	if (used > pressure.used)
-		now = (used - pressure.used) * USEC_PER_SEC / us;
-	pressure.rate = (pressure.rate + now) / 2;
-	/* A long pause says nothing about the time before it. */
-	if (us > USEC_PER_SEC / 2)
-		pressure.rate = now;
-	pressure.used = used;
+	update_account(&pressure.all, &sample->all, us);
+	update_account(&pressure.kernel, &sample->kernel, us);
 	pressure.at_ns = now_ns;
+}
+
+static void tell_rates(struct pressure_sample *sample)
+{
+	sample->all.rate = pressure.all.rate;
+	sample->kernel.rate = pressure.kernel.rate;
 }
 
 /**
@@ -83,8 +146,8 @@ void pressure_read(struct pressure_sample *sample)
 	spin_lock_bh(&pressure.lock);
 	/* The sensor does not look while the guest idles. */
 	if (now - pressure.at_ns > NSEC_PER_SEC / 2)
-		update_rate(now, sample);
-	sample->rate = pressure.rate;
+		update_rates(now, sample);
+	tell_rates(sample);
 	spin_unlock_bh(&pressure.lock);
 }
 
@@ -101,7 +164,7 @@ void pressure_quiet(bool quiet)
 	look(&sample);
 	spin_lock_bh(&pressure.lock);
 	pressure.quiet = quiet;
-	update_rate(ktime_get_mono_fast_ns(), &sample);
+	update_rates(ktime_get_mono_fast_ns(), &sample);
 	spin_unlock_bh(&pressure.lock);
 }
 
@@ -118,12 +181,12 @@ void pressure_sense(u64 now_ns)
 	look(&sample);
 	if (!spin_trylock(&pressure.lock))
 		return;
-	update_rate(now_ns, &sample);
-	sample.rate = pressure.rate;
+	update_rates(now_ns, &sample);
+	tell_rates(&sample);
 	spin_unlock(&pressure.lock);
 	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
 		return;
-	if (sample.available < policy_mem_need(&elastic_config.tun, sample.total, sample.rate) &&
+	if (policy_mem_short(&elastic_config.tun, &sample.all, &sample.kernel) &&
 	    elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms))
 		worker_kick(KICK_MEM);
 }
@@ -158,16 +221,16 @@ static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
 {
 	unsigned long *freed = data;
-	u64 blocks = 0;
+	u64 units = 0;
 
 	stat_inc(STAT_OOM_CALLS);
 	if (worker_is_current() || !READ_ONCE(sense_gate.mem_can_grow) ||
 	    READ_ONCE(elastic_config.manual))
 		return NOTIFY_OK;
-	if (worker_rescue(&blocks) || !blocks)
+	if (worker_rescue(&units) || !units)
 		return NOTIFY_OK;
 	stat_inc(STAT_OOM_RESCUES);
-	*freed += blocks * (mem_view.block_bytes >> PAGE_SHIFT);
+	*freed += units * (ELASTIC_UNIT_SIZE >> PAGE_SHIFT);
 	return NOTIFY_OK;
 }
 

@@ -10,6 +10,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpu.h>
+#include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -27,6 +28,10 @@ struct session session;
 
 /* What memory arguments are passed in: physically contiguous, one at a time. */
 static void *argument;
+
+/* The same for DISCARD, which does not come from the worker alone. */
+static DEFINE_MUTEX(discard_lock);
+static struct elastic_range *discard_argument;
 
 /* Protects refusal_text, which the worker writes and sysfs reads. */
 static DEFINE_SPINLOCK(refusal_lock);
@@ -99,9 +104,9 @@ static void set_state(enum session_state state, int ret)
 	trace_elastic_session(state, ret);
 }
 
-/* After every hypercall: count it and see what it did to the session. */
-static int finish(enum elastic_op op, enum elastic_stat stat, u64 start_ns,
-		  const struct hc_answer *answer)
+/* After every hypercall: count it. */
+static int account(enum elastic_op op, enum elastic_stat stat, u64 start_ns,
+		   const struct hc_answer *answer)
 {
 	u64 ns = ktime_get_ns() - start_ns;
 	int ret = status_errno(answer->status);
@@ -111,12 +116,19 @@ static int finish(enum elastic_op op, enum elastic_stat stat, u64 start_ns,
 	trace_elastic_call(op, answer->status, answer->rbx, answer->rcx, answer->rdx, ns);
 	if (op == ELASTIC_OP_REQUEST)
 		stat_set(STAT_REQUEST_LAST_NS, ns);
-	if (!ret)
-		return 0;
 	if (ret == -ESTALE)
 		stat_inc(STAT_STALE);
-	else
+	else if (ret)
 		stat_inc(STAT_CALL_ERRORS);
+	return ret;
+}
+
+/* The same for those of the worker: see what it did to the session. */
+static int finish(enum elastic_op op, enum elastic_stat stat, u64 start_ns,
+		  const struct hc_answer *answer)
+{
+	int ret = account(op, stat, start_ns, answer);
+
 	if (ret != -ESTALE && ret != -ENODEV)
 		return ret;
 	WRITE_ONCE(session.enforced, false);
@@ -144,25 +156,45 @@ void session_refusal(char *text)
 	spin_unlock(&refusal_lock);
 }
 
-/* Give up ranges, without those that are not granted as they are. */
-static int release_known(const struct elastic_range *ranges, u32 nr)
+/* RELEASE_MEM or DISCARD; *@bad: the first bad range, @nr if there is none. */
+static int give_up_once(bool release, const struct elastic_range *ranges, u32 nr, u32 *bad)
 {
 	struct hc_answer answer;
-	u64 start;
+	u64 start = ktime_get_ns();
 	int ret;
 
-	while (nr) {
-		start = ktime_get_ns();
+	if (release) {
 		answer = hc_release_units(session.cookie, ranges, nr);
 		ret = finish(ELASTIC_OP_RELEASE_MEM, STAT_RELEASES, start, &answer);
-		if (ret != -EINVAL || answer.rcx >= nr)
+	} else {
+		/* Not from the worker alone, who sees for himself if it is lost. */
+		answer = hc_discard_units(READ_ONCE(session.cookie), ranges, nr);
+		ret = account(ELASTIC_OP_DISCARD, STAT_DISCARDS, start, &answer);
+		if (!ret)
+			stat_add(STAT_UNITS_DISCARDED, answer.rdx);
+	}
+	*bad = ret == -EINVAL ? min_t(u64, answer.rcx, nr) : nr;
+	return ret;
+}
+
+/* The same without those ranges that are not granted as they are. */
+static int give_up(bool release, const struct elastic_range *ranges, u32 nr)
+{
+	u32 bad, none;
+	int ret = 0;
+
+	while (nr) {
+		ret = give_up_once(release, ranges, nr, &bad);
+		if (ret != -EINVAL || bad == nr)
 			return ret;
-		/* Nothing was released: those before the bad one, then those behind it. */
-		ret = release_known(ranges, answer.rcx);
-		if (ret)
-			return ret;
-		ranges += answer.rcx + 1;
-		nr -= answer.rcx + 1;
+		/* Nothing was given up: those before the bad one, then those behind it. */
+		if (bad) {
+			ret = give_up_once(release, ranges, bad, &none);
+			if (ret)
+				return ret;
+		}
+		ranges += bad + 1;
+		nr -= bad + 1;
 	}
 	return 0;
 }
@@ -177,7 +209,7 @@ static int release_rest(u64 cursor)
 		nr = mem_absent(&cursor, argument, ELASTIC_MAX_RANGES);
 		if (!nr)
 			return 0;
-		ret = release_known(argument, nr);
+		ret = give_up(true, argument, nr);
 		if (ret)
 			return ret;
 	}
@@ -192,7 +224,7 @@ static u64 fill_hello(struct elastic_hello *hello, u64 *cursor)
 	memset(hello, 0, ARGUMENT_SIZE);
 	hello->version_min = ELASTIC_VERSION;
 	hello->version_max = ELASTIC_VERSION;
-	hello->features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM;
+	hello->features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD;
 	hello->nr_cpu_words = cpu_held_words(words);
 	ranges = (struct elastic_range *)(words + hello->nr_cpu_words);
 	hello->nr_ranges = mem_absent(cursor, ranges, ELASTIC_MAX_RANGES);
@@ -419,12 +451,12 @@ int session_release_cpus(u32 word, u64 set, u64 *granted)
  * @ranges: ascending, disjoint, not empty; already absent in mem_absent()
  * @nr: how many, at most ELASTIC_MAX_RANGES
  *
+ * Ranges that are not granted as they are here are passed over.
+ *
  * Return: 0, also if a HELLO in between gave them up; else the error.
  */
 int session_release_units(const struct elastic_range *ranges, u32 nr)
 {
-	struct hc_answer answer;
-	u64 start;
 	int ret;
 
 	if (session.state == SESSION_LOST)
@@ -432,10 +464,35 @@ int session_release_units(const struct elastic_range *ranges, u32 nr)
 	if (session.state != SESSION_MANAGED)
 		return -ENOTCONN;
 	memcpy(argument, ranges, nr * sizeof(*ranges));
-	start = ktime_get_ns();
-	answer = hc_release_units(session.cookie, argument, nr);
-	ret = finish(ELASTIC_OP_RELEASE_MEM, STAT_RELEASES, start, &answer);
+	ret = give_up(true, argument, nr);
 	return ret == -ESTALE ? session_hello() : ret;
+}
+
+/**
+ * session_discard_units() - the content of granted units may go
+ * @ranges: ascending, disjoint, not empty
+ * @nr: how many, at most ELASTIC_MAX_RANGES
+ *
+ * A lost session is not mended here: the worker does that.
+ *
+ * Context: process; any task.
+ *
+ * Return: 0; -ENOTCONN without a session; -EOPNOTSUPP if the host cannot; the error
+ * of the call.
+ */
+int session_discard_units(const struct elastic_range *ranges, u32 nr)
+{
+	int ret;
+
+	if (READ_ONCE(session.state) != SESSION_MANAGED)
+		return -ENOTCONN;
+	if (!(READ_ONCE(session.features) & ELASTIC_FEAT_DISCARD))
+		return -EOPNOTSUPP;
+	mutex_lock(&discard_lock);
+	memcpy(discard_argument, ranges, nr * sizeof(*ranges));
+	ret = give_up(false, discard_argument, nr);
+	mutex_unlock(&discard_lock);
+	return ret;
 }
 
 /**
@@ -464,10 +521,15 @@ void session_bye(void)
 int session_init(void)
 {
 	argument = kzalloc(ARGUMENT_SIZE, GFP_KERNEL);
-	return argument ? 0 : -ENOMEM;
+	discard_argument = kcalloc(ELASTIC_MAX_RANGES, sizeof(*discard_argument), GFP_KERNEL);
+	if (argument && discard_argument)
+		return 0;
+	session_exit();
+	return -ENOMEM;
 }
 
 void session_exit(void)
 {
+	kfree(discard_argument);
 	kfree(argument);
 }

@@ -97,9 +97,27 @@ static ssize_t memory_mib_store(struct kobject *kobj, struct kobj_attribute *att
 	u64 boot = units_to_mib(mem_view.boot_units);
 
 	return request(buf, count, COMMAND_MIB, boot,
-		       boot + mem_view.usable_blocks * (mem_view.block_bytes >> 20));
+		       boot + units_to_mib(mem_usable_units()));
 }
 RW(memory_mib);
+
+static ssize_t free_page_reporting_show(struct kobject *kobj, struct kobj_attribute *attr,
+					char *buf)
+{
+	static const char * const names[] = { "off", "on", "busy", "unsupported" };
+
+	return sysfs_emit(buf, "%s\n", names[reporting_state()]);
+}
+
+static ssize_t free_page_reporting_store(struct kobject *kobj, struct kobj_attribute *attr,
+					 const char *buf, size_t count)
+{
+	bool on;
+	int ret = kstrtobool(buf, &on);
+
+	return ret ?: reporting_set(on) ?: count;
+}
+RW(free_page_reporting);
 
 static ssize_t last_refusal_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
@@ -115,6 +133,7 @@ static struct attribute *top_attrs[] = {
 	&mode_attr.attr,
 	&cpus_attr.attr,
 	&memory_mib_attr.attr,
+	&free_page_reporting_attr.attr,
 	&last_refusal_attr.attr,
 	NULL
 };
@@ -158,13 +177,28 @@ STATE(units_granted, READ_ONCE(session.units_granted));
 STATE(units_target, READ_ONCE(session.units_target));
 STATE(units_wanted, READ_ONCE(worker_view.units_wanted));
 STATE(window_mib, units_to_mib(mem_view.window_units));
-STATE(usable_mib, mem_view.usable_blocks * (mem_view.block_bytes >> 20));
+STATE(usable_mib, units_to_mib(mem_usable_units()));
 STATE(boot_mib, units_to_mib(mem_view.boot_units));
 STATE(block_mib, mem_view.block_bytes >> 20);
 STATE(blocks_online, READ_ONCE(mem_view.blocks));
 STATE(blocks_movable, READ_ONCE(mem_view.movable_blocks));
+STATE(units_kernel, READ_ONCE(mem_view.used_kernel));
+STATE(units_warm, READ_ONCE(mem_view.warm));
+STATE(units_warm_kernel, READ_ONCE(mem_view.warm_kernel));
+STATE(keep_mib, decide_keep() >> 20);
 STATE(runnable_milli, sched_window_milli());
 STATE(runnable_now, sched_runnable());
+
+static u64 kernel_mib(bool available)
+{
+	struct pressure_sample sample;
+
+	pressure_read(&sample);
+	return (available ? sample.kernel.available : sample.kernel.total) >> 20;
+}
+
+STATE(kernel_total_mib, kernel_mib(false));
+STATE(kernel_available_mib, kernel_mib(true));
 
 static ssize_t session_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
@@ -194,6 +228,12 @@ static struct attribute *state_attrs[] = {
 	&block_mib_state.attr.attr,
 	&blocks_online_state.attr.attr,
 	&blocks_movable_state.attr.attr,
+	&units_kernel_state.attr.attr,
+	&units_warm_state.attr.attr,
+	&units_warm_kernel_state.attr.attr,
+	&keep_mib_state.attr.attr,
+	&kernel_total_mib_state.attr.attr,
+	&kernel_available_mib_state.attr.attr,
 	&runnable_milli_state.attr.attr,
 	&runnable_now_state.attr.attr,
 	NULL
@@ -260,18 +300,26 @@ TUNABLE(floor_cpus, 0, 4096);
 TUNABLE(floor_mib, 0, U32_MAX);
 TUNABLE(mem_reserve_mib, 0, 1 << 20);
 TUNABLE(mem_reserve_permille, 0, 900);
+TUNABLE(mem_kernel_reserve_mib, 0, 1 << 20);
+TUNABLE(mem_kernel_reserve_permille, 0, 900);
 TUNABLE(mem_lookahead_ms, 0, 60000);
 TUNABLE(mem_up_step_mib, 1, U32_MAX);
+TUNABLE(mem_burst_mib, 0, 1 << 20);
+TUNABLE(mem_burst_ms, 0, HOUR_MS);
 TUNABLE(mem_down_margin_mib, 0, 1 << 20);
 TUNABLE(mem_down_delay_ms, 0, HOUR_MS);
 TUNABLE(mem_down_step_mib, 1, U32_MAX);
 TUNABLE(mem_regret_ms, 0, HOUR_MS);
 TUNABLE(mem_keep_max_mib, 0, U32_MAX);
 TUNABLE(mem_keep_decay_ms, 1, HOUR_MS);
+TUNABLE(mem_warm_mib, 0, 1 << 20);
+TUNABLE(mem_warm_kernel_mib, 0, 1 << 20);
+TUNABLE(mem_warm_idle_ms, 0, HOUR_MS);
 TUNABLE(mem_offline_timeout_ms, 10, 60000);
 TUNABLE(mem_retry_ms, 10, HOUR_MS);
 TUNABLE(mem_retry_max_ms, 10, HOUR_MS);
 TUNABLE(movable_max_percent, 0, 1000000);
+TUNABLE(kernel_max_percent, 0, 100);
 TUNABLE(refused_retry_ms, 10, HOUR_MS);
 TUNABLE(oom_wait_ms, 0, 60000);
 
@@ -306,18 +354,26 @@ static struct attribute *tunable_attrs[] = {
 	&floor_mib_tunable.attr.attr,
 	&mem_reserve_mib_tunable.attr.attr,
 	&mem_reserve_permille_tunable.attr.attr,
+	&mem_kernel_reserve_mib_tunable.attr.attr,
+	&mem_kernel_reserve_permille_tunable.attr.attr,
 	&mem_lookahead_ms_tunable.attr.attr,
 	&mem_up_step_mib_tunable.attr.attr,
+	&mem_burst_mib_tunable.attr.attr,
+	&mem_burst_ms_tunable.attr.attr,
 	&mem_down_margin_mib_tunable.attr.attr,
 	&mem_down_delay_ms_tunable.attr.attr,
 	&mem_down_step_mib_tunable.attr.attr,
 	&mem_regret_ms_tunable.attr.attr,
 	&mem_keep_max_mib_tunable.attr.attr,
 	&mem_keep_decay_ms_tunable.attr.attr,
+	&mem_warm_mib_tunable.attr.attr,
+	&mem_warm_kernel_mib_tunable.attr.attr,
+	&mem_warm_idle_ms_tunable.attr.attr,
 	&mem_offline_timeout_ms_tunable.attr.attr,
 	&mem_retry_ms_tunable.attr.attr,
 	&mem_retry_max_ms_tunable.attr.attr,
 	&movable_max_percent_tunable.attr.attr,
+	&kernel_max_percent_tunable.attr.attr,
 	&refused_retry_ms_tunable.attr.attr,
 	&oom_wait_ms_tunable.attr.attr,
 	&zone_attr.attr,
@@ -352,6 +408,15 @@ static const char * const stat_names[STAT_NR] = {
 	[STAT_OFFLINE_EINTR]		= "offline_eintr",
 	[STAT_OFFLINE_ENOMEM]		= "offline_enomem",
 	[STAT_OFFLINE_OTHER]		= "offline_other",
+	[STAT_UNITS_PLUGGED]		= "units_plugged",
+	[STAT_UNITS_UNPLUGGED]		= "units_unplugged",
+	[STAT_STUCK_UNMOVABLE]		= "stuck_unmovable",
+	[STAT_STUCK_PINNED]		= "stuck_pinned",
+	[STAT_STUCK_BUSY]		= "stuck_busy",
+	[STAT_CACHE_DROPPED]		= "cache_pages_dropped",
+	[STAT_DISCARDS]			= "discards",
+	[STAT_UNITS_DISCARDED]		= "units_discarded",
+	[STAT_KERNEL_GROWTHS]		= "kernel_growths",
 	[STAT_KSWAPD_WAKES]		= "kswapd_wakes",
 	[STAT_DIRECT_RECLAIMS]		= "direct_reclaims",
 	[STAT_OOM_CALLS]		= "oom_calls",
@@ -362,6 +427,8 @@ static const char * const stat_names[STAT_NR] = {
 	[STAT_BLOCK_ADD_LAST_US]	= "block_add_last_us",
 	[STAT_BLOCK_REMOVE_LAST_US]	= "block_remove_last_us",
 	[STAT_REQUEST_LAST_NS]		= "request_last_ns",
+	[STAT_PLUG_LAST_NS]		= "plug_last_ns",
+	[STAT_UNPLUG_LAST_US]		= "unplug_last_us",
 };
 
 static struct kobj_attribute stat_attrs[STAT_NR];

@@ -8,6 +8,8 @@
 
 #include <linux/tracepoint.h>
 
+#include "policy.h"
+
 TRACE_EVENT(elastic_call,
 	TP_PROTO(u32 op, s64 status, u64 rbx, u64 rcx, u64 rdx, u64 ns),
 	TP_ARGS(op, status, rbx, rcx, rdx, ns),
@@ -74,29 +76,42 @@ TRACE_EVENT(elastic_cpu_decision,
 );
 
 TRACE_EVENT(elastic_mem_decision,
-	TP_PROTO(u64 available, u64 rate, u64 keep, u32 blocks, u32 limit, u32 wanted, bool urgent),
-	TP_ARGS(available, rate, keep, blocks, limit, wanted, urgent),
+	TP_PROTO(const struct policy_mem_sample *sample, u64 keep,
+		 const struct policy_mem_want *want),
+	TP_ARGS(sample, keep, want),
 	TP_STRUCT__entry(
 		__field(u64, available)
 		__field(u64, rate)
+		__field(u64, kernel_available)
+		__field(u64, kernel_rate)
 		__field(u64, keep)
-		__field(u32, blocks)
+		__field(u32, used)
+		__field(u32, used_kernel)
 		__field(u32, limit)
 		__field(u32, wanted)
+		__field(u32, wanted_kernel)
+		__field(u32, reclaims)
 		__field(bool, urgent)
 	),
 	TP_fast_assign(
-		__entry->available = available;
-		__entry->rate = rate;
+		__entry->available = sample->all.available;
+		__entry->rate = sample->all.rate;
+		__entry->kernel_available = sample->kernel.available;
+		__entry->kernel_rate = sample->kernel.rate;
 		__entry->keep = keep;
-		__entry->blocks = blocks;
-		__entry->limit = limit;
-		__entry->wanted = wanted;
-		__entry->urgent = urgent;
+		__entry->used = sample->used;
+		__entry->used_kernel = sample->used_kernel;
+		__entry->limit = sample->limit;
+		__entry->wanted = want->units;
+		__entry->wanted_kernel = want->kernel;
+		__entry->reclaims = sample->reclaims;
+		__entry->urgent = sample->urgent;
 	),
-	TP_printk("available=%llu rate=%llu keep=%llu blocks=%u limit=%u wanted=%u urgent=%d",
-		  __entry->available, __entry->rate, __entry->keep, __entry->blocks,
-		  __entry->limit, __entry->wanted, __entry->urgent)
+	TP_printk("available=%llu rate=%llu kernel_available=%llu kernel_rate=%llu keep=%llu units=%u kernel=%u limit=%u wanted=%u wanted_kernel=%u reclaims=%u urgent=%d",
+		  __entry->available, __entry->rate, __entry->kernel_available,
+		  __entry->kernel_rate, __entry->keep, __entry->used, __entry->used_kernel,
+		  __entry->limit, __entry->wanted, __entry->wanted_kernel, __entry->reclaims,
+		  __entry->urgent)
 );
 
 TRACE_EVENT(elastic_cpu_change,
@@ -137,6 +152,27 @@ TRACE_EVENT(elastic_block_change,
 	),
 	TP_printk("start=%#llx in=%d zone=%u ret=%d us=%llu", __entry->start, __entry->in,
 		  __entry->zone, __entry->ret, __entry->us)
+);
+
+TRACE_EVENT(elastic_unit_change,
+	TP_PROTO(u64 first, u32 nr, bool in, u32 zone, u64 ns),
+	TP_ARGS(first, nr, in, zone, ns),
+	TP_STRUCT__entry(
+		__field(u64, first)
+		__field(u32, nr)
+		__field(bool, in)
+		__field(u32, zone)
+		__field(u64, ns)
+	),
+	TP_fast_assign(
+		__entry->first = first;
+		__entry->nr = nr;
+		__entry->in = in;
+		__entry->zone = zone;
+		__entry->ns = ns;
+	),
+	TP_printk("first=%llu nr=%u in=%d zone=%u ns=%llu", __entry->first, __entry->nr,
+		  __entry->in, __entry->zone, __entry->ns)
 );
 
 #endif /* _ELASTIC_GUEST_TRACE_H */

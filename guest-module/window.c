@@ -4,7 +4,8 @@
  *
  * It is what the firmware's map calls RAM and the kernel did not get at boot
  * (mem=). Of its units, those that make up whole memory blocks can be used; the
- * rest stays absent.
+ * rest stays absent. Units that an earlier life of the module left withheld in a block
+ * are known by their pages: offline for the kernel.
  *
  * Blocks that an earlier life of the module added are recognised by what they
  * are: driver-managed System RAM at the top of the resource tree, inside the
@@ -156,8 +157,8 @@ static int scan(u64 first, u64 nr)
 	return 0;
 }
 
-/* Call @found for every whole block of the window; return how many. */
-static u32 walk_whole_blocks(void (*found)(u32 index, u64 first))
+/* Write every whole block of the window to @blocks, if not NULL; return how many. */
+static u32 whole_blocks(struct block *blocks)
 {
 	u64 units = mem_block_units(), first, end;
 	u32 i, n = 0;
@@ -165,10 +166,12 @@ static u32 walk_whole_blocks(void (*found)(u32 index, u64 first))
 	for (i = 0; i < window.nr_ranges; i++) {
 		end = window.ranges[i].first + window.ranges[i].nr;
 		first = DIV_ROUND_UP(window.ranges[i].first, units) * units;
-		for (; first + units <= end; first += units) {
-			if (found)
-				found(n, first);
-			n++;
+		for (; first + units <= end; first += units, n++) {
+			if (!blocks)
+				continue;
+			blocks[n].first = first;
+			blocks[n].joins = n && blocks[n - 1].first + units == first;
+			blocks[n].behind_foreign = first == window.ranges[i].first;
 		}
 	}
 	return n;
@@ -180,42 +183,113 @@ static u32 walk_whole_blocks(void (*found)(u32 index, u64 first))
  */
 bool block_is_online(const struct block *block)
 {
-	return pfn_to_online_page(PHYS_PFN(block->first << ELASTIC_UNIT_SHIFT));
+	return pfn_to_online_page(block_pfn(block));
 }
 
-static void adopt(u32 index, u64 first)
+static bool is_withheld(unsigned long pfn)
 {
-	struct block *block = &window.blocks[index];
-	u64 start = first << ELASTIC_UNIT_SHIFT;
+	unsigned long end = pfn + UNIT_PAGES;
 
-	block->first = first;
-	if (!driver_managed(start, mem_view.block_bytes))
+	while (pfn < end)
+		if (!compat_is_withheld(pfn_to_page(pfn++)))
+			return false;
+	return true;
+}
+
+/* Guards are taken for granted here; mem_guard() makes sure. */
+static void adopt_units(struct block *block, u32 index)
+{
+	struct unit_map *map = &window.map;
+	bool online = block->state == BLOCK_ONLINE;
+	u32 i;
+
+	for (i = index; i < index + map->per_block; i++)
+		if (online && !is_withheld(unit_pfn(i)))
+			units_set(map, i, 1, UNIT_USED);
+	if (block->own_memmap)
+		units_set(map, index, 1, UNIT_USED);
+	for (i = index; i < index + map->per_block; i++)
+		if (map->state[i] == UNIT_WARM && units_guards(map, i))
+			units_set(map, i, 1, UNIT_GUARD);
+}
+
+/* What an earlier life of the module left in the kernel. */
+static void adopt(u32 number)
+{
+	struct unit_map *map = &window.map;
+	struct block *block = &map->blocks[number];
+	u32 index = number * map->per_block;
+	struct page *page;
+
+	if (!driver_managed(block_start(block), mem_view.block_bytes))
 		return;
-	block->state = BLOCK_ADDED;
-	if (!block_is_online(block))
+	block->state = BLOCK_OFFLINE;
+	block->own_memmap = PageVmemmapSelfHosted(pfn_to_page(block_pfn(block)));
+	units_set(map, index, map->per_block, UNIT_WARM);
+	if (!block_is_online(block)) {
+		adopt_units(block, index);
 		return;
+	}
 	block->state = BLOCK_ONLINE;
-	block->zone = is_zone_movable_page(pfn_to_page(PHYS_PFN(start))) ?
-		      POLICY_ZONE_MOVABLE : POLICY_ZONE_KERNEL;
+	/* The first pages may be struct pages, which are in no zone of their own. */
+	page = pfn_to_page(block_pfn(block) + PHYS_PFN(mem_view.block_bytes) - 1);
+	block->zone = is_zone_movable_page(page) ? POLICY_ZONE_MOVABLE : POLICY_ZONE_KERNEL;
+	adopt_units(block, index);
 }
 
 /**
- * window_count() - the blocks in use, for mem_view
+ * window_count() - the map in numbers, for mem_view
  *
  * Context: worker, or before it runs.
  */
 void window_count(void)
 {
-	u32 i, blocks = 0, movable = 0;
+	u32 b, blocks = 0, movable = 0, used = 0, kernel = 0, warm = 0, warm_kernel = 0;
 
-	for (i = 0; i < window.nr_blocks; i++) {
-		if (window.blocks[i].state != BLOCK_ONLINE)
+	for (b = 0; b < window.map.nr_blocks; b++) {
+		const struct block *block = &window.map.blocks[b];
+		u32 withheld = block->nr[UNIT_WARM] + block->nr[UNIT_GUARD];
+
+		if (block->state != BLOCK_ONLINE)
+			continue;
+		used += block->nr[UNIT_USED];
+		warm += withheld;
+		if (block->zone == POLICY_ZONE_KERNEL) {
+			kernel += block->nr[UNIT_USED];
+			warm_kernel += withheld;
+		}
+		if (block_is_empty(block))
 			continue;
 		blocks++;
-		movable += window.blocks[i].zone == POLICY_ZONE_MOVABLE;
+		movable += block->zone == POLICY_ZONE_MOVABLE;
 	}
 	WRITE_ONCE(mem_view.blocks, blocks);
 	WRITE_ONCE(mem_view.movable_blocks, movable);
+	WRITE_ONCE(mem_view.used, used);
+	WRITE_ONCE(mem_view.used_kernel, kernel);
+	WRITE_ONCE(mem_view.warm, warm);
+	WRITE_ONCE(mem_view.warm_kernel, warm_kernel);
+}
+
+static int make_map(void)
+{
+	struct unit_map *map = &window.map;
+	u32 i;
+
+	map->nr_blocks = whole_blocks(NULL);
+	map->per_block = mem_block_units();
+	map->blocks = kvcalloc(max(map->nr_blocks, 1u), sizeof(*map->blocks), GFP_KERNEL);
+	map->state = kvcalloc(max(units_all(map), 1u), sizeof(*map->state), GFP_KERNEL);
+	window.order = kvcalloc(max(map->nr_blocks, 1u), sizeof(*window.order), GFP_KERNEL);
+	if (!map->blocks || !map->state || !window.order)
+		return -ENOMEM;
+	whole_blocks(map->blocks);
+	units_init(map);
+	for (i = 0; i < map->nr_blocks; i++)
+		adopt(i);
+	mem_view.usable_blocks = map->nr_blocks;
+	window_count();
+	return 0;
 }
 
 /**
@@ -234,22 +308,10 @@ int mem_find(void)
 	if (!window.name)
 		return -ENOMEM;
 	ret = scan(0, min(all, ELASTIC_MAX_UNIT));
+	if (!ret)
+		ret = make_map();
 	if (ret)
-		goto err_free;
-	window.nr_blocks = walk_whole_blocks(NULL);
-	window.blocks = kvcalloc(max(window.nr_blocks, 1u), sizeof(*window.blocks), GFP_KERNEL);
-	window.order = kvcalloc(max(window.nr_blocks, 1u), sizeof(*window.order), GFP_KERNEL);
-	if (!window.blocks || !window.order) {
-		ret = -ENOMEM;
-		goto err_free;
-	}
-	walk_whole_blocks(adopt);
-	mem_view.usable_blocks = window.nr_blocks;
-	window_count();
-	return 0;
-
-err_free:
-	mem_forget();
+		mem_forget();
 	return ret;
 }
 
@@ -259,42 +321,33 @@ void mem_forget(void)
 	if (!window.name_used)
 		kfree(window.name);
 	kvfree(window.order);
-	kvfree(window.blocks);
+	kvfree(window.map.state);
+	kvfree(window.map.blocks);
 	kvfree(window.ranges);
 }
 
-/**
- * window_block_at() - index of the first block that ends behind a unit
- * @unit: number of the unit
- *
- * Return: the number of blocks if there is none.
- */
-u32 window_block_at(u64 unit)
-{
-	u64 units = mem_block_units();
-	u32 low = 0, high = window.nr_blocks;
-
-	while (low < high) {
-		u32 mid = low + (high - low) / 2;
-
-		if (window.blocks[mid].first + units <= unit)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
-}
-
-/* The first unit from @unit on that is in a held block, and the end of it. */
+/* The first held unit from @unit on, and the end of the run of them. */
 static u64 next_held(u64 unit, u64 *end)
 {
-	u32 i;
+	const struct unit_map *map = &window.map;
+	u32 i = units_block_at(map, unit) * map->per_block;
+	u64 first;
 
-	for (i = window_block_at(unit); i < window.nr_blocks; i++) {
-		if (window.blocks[i].state == BLOCK_ABSENT)
+	for (; i < units_all(map); i++) {
+		const struct block *block = units_block(map, i);
+
+		if (!block->nr[UNIT_GUARD] && !block->nr[UNIT_USED]) {
+			i += map->per_block - i % map->per_block - 1;
 			continue;
-		*end = window.blocks[i].first + mem_block_units();
-		return max(unit, window.blocks[i].first);
+		}
+		first = units_number(map, i);
+		if (first < unit || map->state[i] < UNIT_GUARD)
+			continue;
+		for (*end = first + 1; ; ++*end) {
+			i = units_behind(map, i);
+			if (i == UNIT_NONE || map->state[i] < UNIT_GUARD)
+				return first;
+		}
 	}
 	*end = U64_MAX;
 	return U64_MAX;

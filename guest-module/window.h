@@ -1,54 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the files about memory share: window.c finds the memory that the kernel
- * did not get at boot, mem.c takes blocks of it in and out, online.c brings them
- * into use.
+ * What the files about memory share: window.c finds the memory that the kernel did
+ * not get at boot, units.c keeps the map of it, mem.c decides what comes and goes,
+ * block.c takes blocks in and out, online.c brings them online, plug.c gives units to
+ * the allocator and takes them out of it, cache.c gives up page cache.
  */
 #ifndef _ELASTIC_WINDOW_H
 #define _ELASTIC_WINDOW_H
 
+#include <linux/mm.h>
+
 #include "elastic_guest.h"
+#include "units.h"
 
-/**
- * enum block_state - of a memory block of the window
- * @BLOCK_ABSENT: not in the kernel, and not granted as far as known
- * @BLOCK_GRANTED: granted, not in the kernel; if it stays so, a release failed
- * @BLOCK_ADDED: in the kernel, offline
- * @BLOCK_ONLINE: in use
- */
-enum block_state {
-	BLOCK_ABSENT,
-	BLOCK_GRANTED,
-	BLOCK_ADDED,
-	BLOCK_ONLINE,
-};
-
-/**
- * struct block - a memory block that lies in the window from end to end
- * @first: number of its first unit
- * @state: of it
- * @zone: where it was brought online
- * @retry_ms: delay after the last failure, 0 if there was none
- * @retry_at_ms: not to be tried before
- * @free: bytes of it that are free, when somebody asked last
- */
-struct block {
-	u64 first;
-	enum block_state state;
-	enum policy_zone zone;
-	u32 retry_ms;
-	u64 retry_at_ms;
-	u64 free;
-};
+#define UNIT_ORDER	(ELASTIC_UNIT_SHIFT - PAGE_SHIFT)
+#define UNIT_PAGES	BIT(UNIT_ORDER)
 
 /**
  * struct window - the memory that the kernel did not get at boot
  * @ranges: its units, ascending
  * @nr_ranges: how many ranges
  * @max_ranges: how many there is room for
- * @blocks: its whole blocks, ascending
- * @order: their indices, for sorting
- * @nr_blocks: how many
+ * @map: its whole blocks and their units
+ * @order: indices of blocks, for sorting
  * @name: of our memory in the resource tree, which keeps the pointer
  * @name_used: it does, so the string outlives the module
  */
@@ -56,19 +30,63 @@ struct window {
 	struct elastic_range *ranges;
 	u32 nr_ranges;
 	u32 max_ranges;
-	struct block *blocks;
+	struct unit_map map;
 	u32 *order;
-	u32 nr_blocks;
 	char *name;
 	bool name_used;
 };
 
 extern struct window window;
 
+static inline unsigned long block_pfn(const struct block *block)
+{
+	return block->first << UNIT_ORDER;
+}
+
+static inline u64 block_start(const struct block *block)
+{
+	return block->first << ELASTIC_UNIT_SHIFT;
+}
+
+static inline unsigned long unit_pfn(u32 index)
+{
+	return units_number(&window.map, index) << UNIT_ORDER;
+}
+
 /* window.c */
 void window_count(void);
-u32 window_block_at(u64 unit);
 bool block_is_online(const struct block *block);
+
+/* block.c */
+int blocks_begin(bool *whole);
+void blocks_end(void);
+int block_add(struct block *block);
+int block_remove(struct block *block, unsigned long deadline);
+bool block_holds_memmap(void);
+void retry_later(struct retry *retry);
+bool retry_waits(const struct retry *retry);
+
+/* plug.c */
+void plug_units(u32 index, u32 nr, bool urgent);
+u32 unplug_units(const u32 *indices, u32 nr, bool *done);
+
+/* cache.c */
+
+/**
+ * struct pages_look - what is in a range of pages
+ * @free: bytes that are free
+ * @cache: bytes of page cache that can be dropped
+ * @fixed: bytes of pages that cannot be moved, or are on their way somewhere; of each
+ *	larger one only its first page
+ */
+struct pages_look {
+	u64 free;
+	u64 cache;
+	u64 fixed;
+};
+
+void pages_look(unsigned long pfn, unsigned long nr, struct pages_look *look);
+u64 cache_give_up(unsigned long pfn, unsigned long nr);
 
 /* online.c */
 
@@ -78,5 +96,6 @@ bool block_is_online(const struct block *block);
 int auto_online_override(char *saved);
 void auto_online_restore(const char *saved);
 int online_block(u64 start, enum policy_zone zone);
+bool blocks_hold_memmap(void);
 
 #endif /* _ELASTIC_WINDOW_H */
