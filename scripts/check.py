@@ -32,7 +32,7 @@ CROSS = 'loop_q35.sh'
 # and one Linux guest.
 INTEL = ('absent', 'hypercall', 'hold', 'gate', 'gate_indirect', 'take', 'host_sysfs',
          'host_trace.sh', 'host_load.sh', 'loop_microvm.sh')
-USER_SPACE = ('abi', 'policy_', 'testbed_')
+USER_SPACE = ('abi', 'units', 'policy_', 'testbed_')
 NO_TESTS = ('lib.sh', 'loop.sh')
 
 # Runs on the host: the tests, each with a beginning and an end that can be found.

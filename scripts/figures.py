@@ -22,6 +22,7 @@ CPU_FACTOR = 3              # of three `echo 1 > online`
 BLOCK_FACTOR = 1 / 3        # of an ACPI DIMM
 IDLE_CALLS = 2              # hypercalls per REPORT period
 IDLE_SECONDS = 10
+GUARD_MIB = 4               # units that stay granted behind what is in use
 
 # The guest acts at these seconds after a quiet start, and says nothing meanwhile.
 QUIET_START = 2
@@ -149,7 +150,7 @@ def user_exits(guest, progress):
             shrunk = [int(guest.vm('cpu/grant')), int(guest.vm('memory/grant_mib'))]
             grown = list(map(max, grown, shrunk))
             if grown[0] == 4 and grown[1] >= start + 512 and shrunk[0] == 1 and \
-                    shrunk[1] <= start:
+                    shrunk[1] <= start + GUARD_MIB:
                 break
             time.sleep(0.2)
         found = [line for line in tracer.lines() if line[1] in threads]
@@ -174,6 +175,13 @@ def user_exits(guest, progress):
 
 def idle_calls(guest, progress):
     """Hypercalls in a REPORT period of an idle, settled guest, by KVM's own count."""
+    progress('idle: until the free pages of the boot have been given back')
+    discards = []
+
+    def quiet():
+        discards.append(guest.get('stats/discards'))
+        return discards[-2:-1] == discards[-1:]
+    lab.until('no more free pages to give back', quiet, 120, 5)
     progress('idle: hypercalls for %d s' % IDLE_SECONDS)
     period = int(guest.get('tunables/report_period_ms')) / 1000
     before = {name: int(guest.get('stats/' + name)) for name in ('sense_runs', 'wakes')}

@@ -4,6 +4,7 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
+without_warm
 check 'unload the host module' host_unload
 guest_boot
 guest 'dmesg -c >/dev/null'

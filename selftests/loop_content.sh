@@ -4,6 +4,7 @@
 . "$(dirname "$0")/loop.sh"
 
 loop_begin
+without_warm
 guest_start
 settle
 gput mode manual >/dev/null

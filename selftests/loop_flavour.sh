@@ -5,6 +5,7 @@
 
 GUEST_KO=$BUILD/$GUEST_KERNEL/elastic_guest.ko
 loop_begin
+without_warm
 guest_start --flavour amd64
 check 'it has one CPU' settle
 check 'manual mode' gput_is OK mode manual

@@ -26,6 +26,7 @@ killed()
 }
 
 loop_begin
+without_warm
 others=$(kvm_vms)
 guest_boot
 killed 'before HELLO'

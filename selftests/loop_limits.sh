@@ -13,6 +13,7 @@ pools()
 }
 
 loop_begin
+without_warm
 pools
 guest_start
 check 'it has one CPU' settle

@@ -20,6 +20,7 @@ by_hand()
 }
 
 loop_begin
+without_warm
 guest_start
 check 'it has one CPU' settle
 boot=$(gget memory_mib)

@@ -16,6 +16,7 @@ booted_again()
 }
 
 loop_begin
+without_warm
 guest_start --machine q35 --reboot
 check 'it has one CPU' settle
 check 'manual mode' gput_is OK mode manual

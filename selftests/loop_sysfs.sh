@@ -34,8 +34,8 @@ check 'each file is one line' [ -z "$bad" ]
 bad=$(guest "cd $GUEST_SYSFS/tunables && for f in *; do
 	[ \$f = zone ] && continue
 	old=\$(cat \$f)
-	for v in x '' -1 1x; do
-		/load write \$PWD/\$f \"\$v\" | grep -q '^E[A-Z]* ' || [ -z \"\$v\" ] || echo \"\$f '\$v'\"
+	for v in x -1; do
+		/load write \$PWD/\$f \"\$v\" | grep -q '^E[A-Z]* ' || echo \"\$f '\$v'\"
 	done
 	/load write \$PWD/\$f 99999999999 | grep -q '^ERANGE' || echo \$f large
 	/load write \$PWD/\$f \$old | grep -q '^OK' || echo \$f old

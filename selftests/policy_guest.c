@@ -7,8 +7,6 @@
 
 #include "../guest-module/policy.c"
 
-#define BLOCK	MIB(128)
-
 /* ---- stolen time ---- */
 
 static void test_steal(void)
@@ -129,21 +127,43 @@ static void test_cpus(void)
 
 /* ---- memory that should be available ---- */
 
+static struct policy_room room(__u64 total_mib, __u64 available_mib, __u64 rate_mib)
+{
+	return (struct policy_room){ MIB(total_mib), MIB(available_mib), MIB(rate_mib) };
+}
+
 static void test_mem_need(void)
 {
 	struct policy_tunables tun = policy_defaults;
+	struct policy_room all = room(512, 0, 0), kernel = room(512, 0, 0);
 
-	ktap_eq(policy_mem_need(&tun, MIB(512), 0), MIB(128), "need: the reserve");
-	ktap_eq(policy_mem_need(&tun, MIB(8000), 0), MIB(1000), "need: the share of much memory");
-	ktap_eq(policy_mem_need(&tun, MIB(512), MIB(1000)), MIB(128) + MIB(1) * 1000 / 1000 * 300,
+	ktap_eq(policy_mem_need(&tun, &all), MIB(128), "need: the reserve");
+	ktap_eq(policy_kernel_need(&tun, &kernel), MIB(48), "need: the kernel's");
+	all = room(8000, 0, 0);
+	kernel = room(8000, 0, 0);
+	ktap_eq(policy_mem_need(&tun, &all), MIB(1000), "need: the share of much memory");
+	ktap_eq(policy_kernel_need(&tun, &kernel), MIB(480), "need: the kernel's share");
+	all = room(512, 0, 1000);
+	ktap_eq(policy_mem_need(&tun, &all), MIB(128) + MIB(1) * 1000 / 1000 * 300,
 		"need: what falls away meanwhile");
+	all = room(512, 128, 0);
+	kernel = room(512, 48, 0);
+	ktap_ok(!policy_mem_short(&tun, &all, &kernel), "short: neither");
+	all.available--;
+	ktap_ok(policy_mem_short(&tun, &all, &kernel), "short: memory");
+	all.available++;
+	kernel.available--;
+	ktap_ok(policy_mem_short(&tun, &all, &kernel), "short: memory for the kernel alone");
 	tun.mem_reserve_mib = 0;
 	tun.mem_reserve_permille = 0;
 	tun.mem_lookahead_ms = 0;
-	ktap_eq(policy_mem_need(&tun, MIB(1 << 20), MIB(9999)), 0, "need: all off is none");
+	all = room(1 << 20, 0, 9999);
+	ktap_eq(policy_mem_need(&tun, &all), 0, "need: all off is none");
 }
 
 /* ---- memory over time ---- */
+
+#define UNIT	MIB(2)
 
 struct mem_row {
 	const char *name;
@@ -151,61 +171,103 @@ struct mem_row {
 	__u32 total_mib;
 	__u32 available_mib;
 	__u32 rate_mib;
-	__u32 blocks;
+	__u32 kernel_mib;	/* of 512 MiB, or of 1300 where more is available */
+	__u32 kernel_rate_mib;
+	__u32 used;
+	__u32 used_kernel;
 	__u32 floor;
 	__u32 limit;
 	__u32 reclaims;
 	bool urgent;
 	bool period;
 	__u32 want;
+	__u32 want_kernel;
 };
 
-/* keep: a regretted shrink is known by what the next one leaves */
 static const struct mem_row mem_rows[] = {
-	{ "enough",			0, 512, 384, 0, 0, 0, 28, 0, false, true, 0 },
-	{ "a little short: one block",	100, 512, 127, 0, 0, 0, 28, 0, false, false, 1 },
-	{ "falls fast: several",	200, 512, 300, 2000, 0, 0, 28, 0, false, false, 4 },
-	{ "the step binds",		300, 512, 0, 10000, 0, 0, 28, 0, false, false, 8 },
-	{ "the limit binds",		400, 512, 0, 10000, 3, 0, 4, 0, false, false, 4 },
-	{ "nothing beyond the limit",	500, 512, 0, 10000, 4, 0, 4, 0, true, false, 4 },
-	{ "reclaim near the reserve",	600, 512, 200, 0, 0, 0, 28, 1, false, false, 1 },
-	{ "reclaim far from it",	700, 1024, 800, 0, 4, 0, 28, 9, false, false, 4 },
-	{ "urgent with memory free",	800, 512, 400, 0, 0, 0, 28, 0, true, false, 1 },
-	{ "surplus, but it falls fast",	900, 2560, 1400, 400, 16, 0, 28, 0, false, true, 16 },
-	{ "surplus for no time",	1000, 2560, 2400, 0, 16, 0, 28, 0, false, true, 16 },
-	{ "surplus, not long enough",	5999, 2560, 2400, 0, 16, 0, 28, 0, false, true, 16 },
-	{ "a look between takes nothing", 6000, 2560, 2400, 0, 16, 0, 28, 0, false, false, 16 },
-	{ "one step down",		6000, 2560, 2400, 0, 16, 0, 28, 0, false, true, 12 },
-	{ "and another one",		7000, 2048, 1888, 0, 12, 0, 28, 0, false, true, 8 },
-	{ "and another one",		8000, 1536, 1376, 0, 8, 0, 28, 0, false, true, 4 },
-	{ "down to no block",		9000, 1024, 864, 0, 4, 0, 28, 0, false, true, 0 },
-	{ "growth soon after: regret",	12000, 512, 100, 0, 0, 0, 28, 0, false, false, 1 },
-	{ "surplus with the margin: no", 13000, 768, 400, 0, 2, 0, 28, 0, false, true, 2 },
-	{ "for as long as it stands",	40000, 768, 400, 0, 2, 0, 28, 0, false, true, 2 },
-	{ "the margin decays",		72000, 768, 400, 0, 2, 0, 28, 0, false, true, 2 },
-	{ "then one may go",		77000, 768, 400, 0, 2, 0, 28, 0, false, true, 1 },
-	{ "the floor stays",		100000, 2560, 2400, 0, 4, 4, 28, 0, false, true, 4 },
-	{ "a floor above is asked for",	101000, 512, 400, 0, 0, 4, 28, 0, false, false, 4 },
-	{ "but not above the limit",	101000, 512, 400, 0, 0, 4, 2, 0, false, false, 2 },
-	{ "a lower limit counts at once", 102000, 1024, 100, 0, 8, 0, 3, 0, false, false, 3 },
-	{ "also below the floor",	102000, 1024, 900, 0, 8, 6, 3, 0, false, false, 3 },
-	{ "also when urgent",		102000, 1024, 0, 0, 8, 0, 3, 0, true, false, 3 },
+	{ "enough",
+		0,	512, 384, 0,	400, 0,	0, 0,	0, 900,	0, false, true,		0, 0 },
+	{ "a little short: a step",
+		100,	512, 127, 0,	400, 0,	0, 0,	0, 900,	0, false, false,	8, 0 },
+	{ "falls fast: what falls away meanwhile",
+		200,	512, 300, 2000,	400, 0,	0, 0,	0, 900,	0, false, false,	216, 0 },
+	{ "the largest step binds",
+		300,	512, 0, 10000,	400, 0,	0, 0,	0, 900,	0, false, false,	512, 0 },
+	{ "the limit binds",
+		400,	512, 0, 10000,	400, 0,	200, 0,	0, 204,	0, false, false,	204, 0 },
+	{ "nothing beyond the limit",
+		500,	512, 0, 10000,	400, 0,	204, 0,	0, 204,	0, false, false,	204, 0 },
+	{ "reclaim near the reserve",
+		600,	512, 200, 0,	400, 0,	0, 0,	0, 900,	1, false, false,	32, 0 },
+	{ "again at once: twice as much",
+		700,	576, 200, 0,	400, 0,	32, 0,	0, 900,	1, false, false,	96, 0 },
+	{ "and again",
+		800,	704, 200, 0,	400, 0,	96, 0,	0, 900,	1, false, false,	224, 0 },
+	{ "after a pause it begins anew",
+		2000,	960, 200, 0,	400, 0,	224, 0,	0, 900,	1, false, false,	256, 0 },
+	{ "reclaim far from both reserves",
+		2100,	1024, 800, 0,	400, 0,	256, 0,	0, 900,	9, false, false,	256, 0 },
+	{ "out of memory with memory free: the kernel's",
+		4000,	1024, 400, 0,	400, 0,	256, 0,	0, 900,	0, true, false,		288, 32 },
+	{ "out of memory: no share bounds that",
+		4100,	2048, 400, 0,	400, 0,	768, 700, 0, 900, 0, true, false,	832, 764 },
+	{ "short of kernel memory alone",
+		6000,	1024, 400, 0,	40, 0,	256, 0,	0, 900,	0, false, false,	264, 8 },
+	{ "kernel memory falls fast",
+		7000,	1024, 400, 0,	40, 200, 256, 0, 0, 900, 0, false, false,	296, 40 },
+	{ "not beyond its share",
+		8000,	2048, 400, 0,	40, 200, 700, 674, 0, 900, 0, false, false,	701, 675 },
+	{ "both are short",
+		9000,	1024, 100, 0,	40, 0,	256, 0,	0, 900,	0, false, false,	272, 8 },
+	{ "surplus, but it falls fast",
+		9500,	2560, 1400, 500, 400, 0, 1024, 0, 0, 1100, 0, false, true,	1024, 0 },
+	{ "surplus for no time",
+		10000,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1100, 0, false, true,	1024, 0 },
+	{ "surplus, not long enough",
+		11999,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1100, 0, false, true,	1024, 0 },
+	{ "a look between takes nothing",
+		12000,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1100, 0, false, false,	1024, 0 },
+	{ "down to the reserve and the margin",
+		12000,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1100, 0, false, true,	672, 0 },
+	{ "growth soon after",
+		15000,	1856, 100, 0,	400, 0,	672, 0,	0, 1100, 0, false, false,	744, 0 },
+	{ "surplus with the margin: no",
+		16000,	2000, 385, 0,	400, 0,	744, 0,	0, 1100, 0, false, true,	744, 0 },
+	{ "surplus beyond the margin",
+		17000,	2560, 2400, 0,	900, 0,	1000, 400, 0, 1100, 0, false, true,	1000, 400 },
+	{ "kernel memory only to its reserve",
+		19000,	2560, 2400, 0,	900, 0,	1000, 400, 0, 1100, 0, false, true,	6, 6 },
+	{ "the floor stays",
+		100000,	2560, 2400, 0,	400, 0,	256, 0,	256, 900, 0, false, true,	256, 0 },
+	{ "a floor above is asked for",
+		101000,	512, 400, 0,	400, 0,	0, 0,	256, 900, 0, false, false,	256, 0 },
+	{ "but not above the limit",
+		101000,	512, 400, 0,	400, 0,	0, 0,	256, 128, 0, false, false,	128, 0 },
+	{ "a lower limit counts at once",
+		102000,	1024, 100, 0,	40, 0,	512, 80, 0, 100, 0, false, false,	100, 0 },
+	{ "also below the floor",
+		102000,	1024, 900, 0,	400, 0,	512, 0,	200, 100, 0, false, false,	100, 0 },
+	{ "also when memory has run out",
+		102000,	1024, 0, 0,	400, 0,	512, 0,	0, 100,	0, true, false,		100, 0 },
 };
 
 static void test_mem(void)
 {
 	struct policy_mem_state state = {};
+	struct policy_mem_want want;
 	size_t i;
 
 	for (i = 0; i < sizeof(mem_rows) / sizeof(mem_rows[0]); i++) {
 		const struct mem_row *r = &mem_rows[i];
 		struct policy_mem_sample sample = {
 			.now_ms = r->now_ms,
-			.total = MIB(r->total_mib),
-			.available = MIB(r->available_mib),
-			.rate = MIB(r->rate_mib),
-			.block = BLOCK,
-			.blocks = r->blocks,
+			.all = room(r->total_mib, r->available_mib, r->rate_mib),
+			.kernel = room(r->kernel_mib > 512 ? 1300 : 512, r->kernel_mib,
+				       r->kernel_rate_mib),
+			.unit = UNIT,
+			.used = r->used,
+			.used_kernel = r->used_kernel,
+			.usable = 900,
 			.floor = r->floor,
 			.limit = r->limit,
 			.reclaims = r->reclaims,
@@ -213,50 +275,98 @@ static void test_mem(void)
 			.period = r->period,
 		};
 
-		ktap_eq(policy_mem(&policy_defaults, &state, &sample), r->want, "mem: %s", r->name);
+		policy_mem(&policy_defaults, &state, &sample, &want);
+		if (want.units < r->used && r->used <= r->limit)
+			policy_mem_shrunk(&state, (r->used - want.units) * UNIT, r->now_ms);
+		ktap_eq(want.units, r->want, "mem: %s", r->name);
+		ktap_eq(want.kernel, r->want_kernel, "mem: %s: kernel", r->name);
 	}
 }
 
-/* Grow, shrink, grow: each regret doubles the margin, up to its bound. */
+/* Grow, shrink, grow: what comes back soon is kept the next time, up to a bound. */
 static void test_mem_regret(void)
 {
-	static const __u64 keeps[] = { 128, 256, 512, 1024, 1024 };
-	struct policy_mem_state state = {};
-	struct policy_mem_sample sample = { .block = BLOCK, .limit = 28 };
+	static const __u64 keeps[] = { 64, 128, 192, 256, 256 };
+	struct policy_mem_state state = { .shrunk = MIB(512) };
+	struct policy_mem_sample sample = {
+		.all = room(512, 0, 0), .kernel = room(512, 400, 0), .unit = UNIT,
+		.usable = 900, .limit = 900,
+	};
+	struct policy_mem_want want;
 	size_t i;
 
 	for (i = 0; i < sizeof(keeps) / sizeof(keeps[0]); i++) {
-		state.shrunk = true;
-		state.shrunk_at_ms = sample.now_ms;
 		sample.now_ms += 1000;
-		sample.total = MIB(512);
-		policy_mem(&policy_defaults, &state, &sample);
+		policy_mem(&policy_defaults, &state, &sample, &want);
 		ktap_eq(state.keep >> 20, keeps[i], "regret %zu: margin in MiB", i + 1);
 	}
-	sample.now_ms += policy_defaults.mem_regret_ms + 1000;
-	state.shrunk = true;
-	state.shrunk_at_ms = 0;
-	state.keep = 0;
-	policy_mem(&policy_defaults, &state, &sample);
-	ktap_eq(state.keep, 0, "regret: a growth long after a shrink is none");
+	ktap_eq(state.shrunk, 0, "regret: all of it has come back");
+	sample.all = room(1024, 800, 0);
+	sample.now_ms += policy_defaults.mem_keep_decay_ms;
+	policy_mem(&policy_defaults, &state, &sample, &want);
+	ktap_eq(state.keep >> 20, 128, "regret: the margin decays");
+	sample.all = room(512, 0, 0);
+	state.shrunk = MIB(512);
+	state.shrunk_at_ms = sample.now_ms;
+	sample.now_ms += policy_defaults.mem_regret_ms + 1;
+	policy_mem(&policy_defaults, &state, &sample, &want);
+	ktap_eq(state.keep >> 20, 128, "regret: a growth long after a shrink is none");
+	state.keep = MIB(policy_defaults.mem_keep_max_mib);
+	state.keep_at_ms = sample.now_ms;
+	state.shrunk = MIB(512);
+	state.shrunk_at_ms = sample.now_ms;
+	policy_mem(&policy_defaults, &state, &sample, &want);
+	ktap_eq(state.keep >> 20, policy_defaults.mem_keep_max_mib, "regret: a bound");
 }
 
-/* ---- zone and retry ---- */
+/* ---- warm memory, zone and retry ---- */
+
+static void test_warm(void)
+{
+	struct policy_tunables tun = policy_defaults;
+	struct policy_mem_state state = { .grown_at_ms = 1000 };
+	struct policy_mem_sample sample = { .now_ms = 2000, .unit = UNIT, .used = 10, .limit = 900 };
+
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 64,
+		"warm: movable memory");
+	tun.mem_warm_kernel_mib = 32;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_KERNEL), 16,
+		"warm: the kernel's");
+	sample.limit = 20;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 10,
+		"warm: not more than may be used");
+	sample.limit = 10;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 0,
+		"warm: none at the limit");
+	sample.limit = 5;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 0,
+		"warm: none above it");
+	sample.limit = 900;
+	sample.now_ms = 1000 + tun.mem_warm_idle_ms - 1;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 64,
+		"warm: nearly idle");
+	sample.now_ms++;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 0,
+		"warm: none when idle");
+	tun.mem_warm_idle_ms = 0;
+	ktap_eq(policy_warm_units(&tun, &state, &sample, POLICY_ZONE_MOVABLE), 64,
+		"warm: always, if wanted");
+}
 
 static void test_zone(void)
 {
 	struct policy_tunables tun = policy_defaults;
 
-	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), 0, BLOCK, false),
+	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), 0, UNIT),
 		POLICY_ZONE_MOVABLE, "zone: movable by default");
-	ktap_eq(policy_zone(&tun, POLICY_ZONE_KERNEL, MIB(512), 0, BLOCK, false),
+	ktap_eq(policy_zone(&tun, POLICY_ZONE_KERNEL, MIB(512), 0, UNIT),
 		POLICY_ZONE_KERNEL, "zone: kernel as set");
-	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), 0, BLOCK, true),
-		POLICY_ZONE_KERNEL, "zone: kernel when memory has run out");
-	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), MIB(8064), BLOCK, false),
+	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), MIB(8191), UNIT),
 		POLICY_ZONE_KERNEL, "zone: kernel beyond the bound");
+	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), MIB(8000), UNIT),
+		POLICY_ZONE_MOVABLE, "zone: movable up to it");
 	tun.movable_max_percent = 0;
-	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), MIB(99999), BLOCK, false),
+	ktap_eq(policy_zone(&tun, POLICY_ZONE_MOVABLE, MIB(512), MIB(99999), UNIT),
 		POLICY_ZONE_MOVABLE, "zone: no bound");
 }
 
@@ -284,6 +394,7 @@ int main(void)
 	test_mem_need();
 	test_mem();
 	test_mem_regret();
+	test_warm();
 	test_zone();
 	test_retry();
 	return ktap_finish();

@@ -1,0 +1,65 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Bursts: of kernel memory to four times the floor; of memory with nothing kept in
+# reserve, so that only the OOM notifier is left; and one that the host refuses.
+. "$(dirname "$0")/loop.sh"
+
+oom_kills()
+{
+	guest "awk '/^oom_kill / { print \$2 }' /proc/vmstat"
+}
+
+# no_kill: nothing was killed since the guest booted
+no_kill()
+{
+	[ "$(oom_kills)" = "${1:-0}" ]
+}
+
+no_report()
+{
+	reports=$(gget stats/reports)
+	guest 'sleep 2'
+	[ "$(gget stats/reports)" = "$reports" ]
+}
+
+idle_again()
+{
+	wait_until 120 eval '[ "$(gget memory_mib)" -le $((boot + 256)) ]'
+}
+
+loop_begin
+guest_start --mem 4G --floor-mem 256M
+check 'it has one CPU' settle
+boot=$(gget memory_mib)
+for load in 'pipes 900' 'sockets 900' 'files 200'; do
+	guest_bg kernel "/load kernel $load"
+	check "kernel memory: $load MiB" guest_done kernel 400
+	check 'nothing was killed' no_kill
+	check 'afterwards it shrinks' idle_again
+done
+check 'memory was brought in for the kernel' [ "$(gget stats/kernel_growths)" -gt 0 ]
+diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)"
+
+check 'nothing in reserve' guest "cd $GUEST_SYSFS/tunables &&
+	for t in mem_reserve_mib mem_reserve_permille mem_lookahead_ms mem_kernel_reserve_mib \
+		mem_kernel_reserve_permille mem_burst_mib; do echo 0 >\$t; done"
+guest_bg touch "/load touch 600"
+check 'a program writes 600 MiB' guest_done touch 400
+check 'nothing was killed' no_kill
+diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)," \
+	"rescues $(gget stats/oom_rescues)"
+check 'memory had run out, and came' [ "$(gget stats/oom_rescues)" -gt 0 ]
+
+# The guest does not hear of the new maximum, but when it asks.
+guest "echo 60000 >$GUEST_SYSFS/tunables/report_period_ms"
+wait_until 60 no_report
+echo $(($(vm_get memory/grant_mib) + 64)) >"$VM/memory/max_mib"
+kills=$(oom_kills)
+guest_bg touch "/load touch 2000"
+check 'a program that writes more than the host gives is killed' \
+	wait_until 400 no_kill $((kills + 1))
+check 'the guest lives, and shows what was refused' eval \
+	'gget last_refusal | grep -q "^units .*reason=maximum"'
+check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
+check 'the guest ends well' guest_end
+loop_finish

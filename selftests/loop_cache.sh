@@ -1,0 +1,33 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Memory full of page cache goes without being copied elsewhere, and a file that is
+# being used keeps its content.
+. "$(dirname "$0")/loop.sh"
+
+loop_begin
+without_warm
+# Not zeroes, and not the same everywhere
+mkdir "$work/root"
+seq 1 60000000 | head -c 419430400 >"$work/root/file"
+PATH=$PATH:/usr/sbin mke2fs -q -t ext4 -O '^has_journal' -d "$work/root" "$work/disk" 480M >/dev/null ||
+	bail 'no file system'
+sum=$(md5sum <"$work/root/file")
+rm -r "$work/root"
+guest_start --kernel-module virtio_blk --kernel-module ext4 --machine q35 \
+	--qemu-arg="-drive file=$work/disk,if=virtio,format=raw,readonly=on"
+check 'it has one CPU' settle
+check 'manual mode' gput_is OK mode manual
+boot=$(gget memory_mib)
+check '512 MiB more' gput_is OK memory_mib $((boot + 512))
+guest 'mkdir /mnt && mount -t ext4 -o ro /dev/vda /mnt'
+check 'a file of 400 MiB is read' [ "$(guest 'md5sum </mnt/file')" = "$sum" ]
+cached=$(guest "awk '/^(Buffers|Cached)/ { n += \$2 } END { print int(n / 1024) }' /proc/meminfo")
+check 'and stays in the page cache' [ "$cached" -ge 350 ]
+check 'all of it goes' gput_is OK memory_mib "$boot"
+diag "$(gget stats/unplug_last_us) us"
+check 'page cache was dropped for it' [ "$(gget stats/cache_pages_dropped)" -gt 25600 ]
+check 'the file reads as before' [ "$(guest 'md5sum </mnt/file')" = "$sum" ]
+check 'and its file system can be unmounted' guest 'umount /mnt'
+check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
+check 'the guest ends well' guest_end
+loop_finish
