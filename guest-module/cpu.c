@@ -180,9 +180,13 @@ static void forget_start(unsigned int cpu)
 static int start_one(unsigned int cpu)
 {
 	ktime_t start = ktime_get();
-	int ret = add_cpu(cpu);
-	u64 us = ktime_us_delta(ktime_get(), start);
+	u64 us;
+	int ret;
 
+	worker_let_go();
+	ret = add_cpu(cpu);
+	worker_take_back();
+	us = ktime_us_delta(ktime_get(), start);
 	trace_elastic_cpu_change(cpu, true, ret, us);
 	if (!cpu_online(cpu)) {
 		pr_warn_ratelimited("CPU %u does not start: %d\n", cpu, ret);
@@ -280,8 +284,11 @@ static int cpu_grow(u32 want)
 static int stop_one(unsigned int cpu)
 {
 	ktime_t start = ktime_get();
-	int ret = remove_cpu(cpu);
+	int ret;
 
+	worker_let_go();
+	ret = remove_cpu(cpu);
+	worker_take_back();
 	trace_elastic_cpu_change(cpu, false, ret, ktime_us_delta(ktime_get(), start));
 	if (cpu_online(cpu)) {
 		stat_inc(STAT_CPU_REMOVE_FAILURES);

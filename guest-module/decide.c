@@ -2,7 +2,8 @@
 /*
  * What the worker does in a step: report, decide, apply.
  *
- * All of it runs in the worker, and decide_begin() in main.c, too, before there is one.
+ * All of it runs in the worker, decide_begin() in main.c, too, before there is one, and
+ * decide_rescue_warm() in any task that ran out of memory: under the worker's mutex.
  */
 #include <linux/cpumask.h>
 #include <linux/jiffies.h>
@@ -305,6 +306,13 @@ static void decide_mem(bool period, bool urgent)
 				  ELASTIC_UNIT_SIZE, elastic_now_ms());
 }
 
+static void open_gate(void)
+{
+	WRITE_ONCE(sense_gate.cpu_limit, decide.cpu_limit);
+	WRITE_ONCE(sense_gate.steal_permille, decide.period.steal_permille);
+	WRITE_ONCE(sense_gate.mem_can_grow, mem_view.used < decide.mem_limit);
+}
+
 /* Requests come through sysfs, but the host's targets hold here, too. */
 static void follow_targets(void)
 {
@@ -344,13 +352,6 @@ static void keep_warm(void)
 			return;
 		}
 	}
-}
-
-static void open_gate(void)
-{
-	WRITE_ONCE(sense_gate.cpu_limit, decide.cpu_limit);
-	WRITE_ONCE(sense_gate.steal_permille, decide.period.steal_permille);
-	WRITE_ONCE(sense_gate.mem_can_grow, mem_view.used < decide.mem_limit);
 }
 
 /**
@@ -431,6 +432,29 @@ void decide_rescue(void)
 	worker_rescue_begin();
 	decide_mem(false, true);
 	worker_rescue_end();
+}
+
+/**
+ * decide_rescue_warm() - the same, out of what is warm: nothing is waited for
+ *
+ * Context: any task that acts for the worker.
+ *
+ * Return: how many units came.
+ */
+u32 decide_rescue_warm(void)
+{
+	struct policy_mem_sample sample = { .urgent = true };
+	struct policy_mem_want want;
+	u32 got;
+
+	fill_mem_sample(&sample);
+	policy_mem(&elastic_config.tun, &decide.mem_state, &sample, &want);
+	if (want.units <= sample.used)
+		return 0;
+	got = mem_grow_warm(want.units - sample.used);
+	trace_elastic_mem_decision(&sample, decide.mem_state.keep, &want);
+	open_gate();
+	return got;
 }
 
 /**

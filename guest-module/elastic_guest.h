@@ -21,8 +21,8 @@
  *   pressure.c  available memory and reclaim
  *   policy.c    numbers in, targets out
  *
- * Sensors only account and wake the worker; the worker alone acts, so that
- * everything it owns needs no lock. docs/locking.md has the rest.
+ * Sensors only account and wake the worker; the worker alone acts, and for a moment
+ * a task that ran out of memory. docs/locking.md has the rest.
  */
 #ifndef _ELASTIC_GUEST_H
 #define _ELASTIC_GUEST_H
@@ -150,7 +150,9 @@ bool worker_urgent(void);
 bool worker_is_current(void);
 void worker_interrupt(void);
 void worker_removing(bool removing);
-int worker_rescue(u64 *units);
+void worker_let_go(void);
+void worker_take_back(void);
+u64 worker_rescue(void);
 void worker_rescue_begin(void);
 void worker_rescue_end(void);
 void worker_no_rescue(void);
@@ -175,6 +177,7 @@ long decide_timeout(void);
 void decide_report_soon(void);
 void decide_step(unsigned long kicks);
 void decide_rescue(void);
+u32 decide_rescue_warm(void);
 int decide_set_cpus(u32 want);
 int decide_set_mib(u64 mib);
 u64 decide_keep(void);
@@ -237,6 +240,7 @@ int session_release_cpus(u32 word, u64 set, u64 *granted);
 int session_release_units(const struct elastic_range *ranges, u32 nr);
 int session_discard_units(const struct elastic_range *ranges, u32 nr);
 void session_bye(void);
+void session_no_hello(bool on);
 void session_refusal(char *text);
 
 /* cpu.c */
@@ -298,6 +302,7 @@ enum mem_how {
 };
 
 int mem_set(const struct policy_mem_want *want, enum mem_how how);
+u32 mem_grow_warm(u32 want);
 int mem_settle(void);
 bool mem_keep_warm(enum policy_zone zone, u32 want);
 void mem_guard(bool all);

@@ -5,7 +5,7 @@
  * Up: units that are withheld in a block (warm) need a grant and nothing else; when
  * there are none, blocks are added. Down: whole blocks, the emptiest first, then single
  * units. What left the allocator is released in batches. Warm units are refilled in
- * the background. The worker alone changes the map of units.
+ * the background. The map of units changes under the worker's mutex alone.
  *
  * Every path marks what it did in the map and ends in settle(), which releases what is
  * granted and neither used nor a guard; what fails half way is mended by that, too.
@@ -154,6 +154,29 @@ static u32 grow_warm(enum policy_zone zone, u32 want, bool urgent, int *ret)
 		got += usable;
 		from += n;
 	}
+	return got;
+}
+
+/**
+ * mem_grow_warm() - use what is warm, whatever its kind
+ * @want: units
+ *
+ * Allocates nothing, takes no lock and mends no session.
+ *
+ * Context: any task that acts for the worker.
+ *
+ * Return: how many units came.
+ */
+u32 mem_grow_warm(u32 want)
+{
+	int ret = 0;
+	u32 got;
+
+	session_no_hello(true);
+	got = grow_warm(POLICY_ZONE_KERNEL, want, true, &ret);
+	if (!ret && got < want)
+		got += grow_warm(POLICY_ZONE_MOVABLE, want - got, true, &ret);
+	session_no_hello(false);
 	return got;
 }
 

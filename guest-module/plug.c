@@ -133,7 +133,7 @@ u32 unplug_units(const u32 *indices, u32 nr, bool *done)
  */
 int plug_start(void)
 {
-	jobs_wq = alloc_workqueue("elastic_guest", WQ_UNBOUND, MAX_JOBS);
+	jobs_wq = alloc_workqueue("elastic_guest", WQ_UNBOUND | WQ_MEM_RECLAIM, MAX_JOBS);
 	return jobs_wq ? 0 : -ENOMEM;
 }
 

@@ -214,20 +214,20 @@ static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 }
 
 /*
- * The last line: before something is killed, have the worker fetch memory, and
- * wait for it for a bounded time. The task that ran out may hold locks that the
- * worker needs; then the bound decides.
+ * The last line: before something is killed, fetch memory, or have the worker do it
+ * and wait for a bounded time. The task that ran out may hold locks that the worker
+ * needs; then the bound decides.
  */
 static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
 {
 	unsigned long *freed = data;
-	u64 units = 0;
+	u64 units;
 
 	stat_inc(STAT_OOM_CALLS);
-	if (worker_is_current() || !READ_ONCE(sense_gate.mem_can_grow) ||
-	    READ_ONCE(elastic_config.manual))
+	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
 		return NOTIFY_OK;
-	if (worker_rescue(&units) || !units)
+	units = worker_rescue();
+	if (!units)
 		return NOTIFY_OK;
 	stat_inc(STAT_OOM_RESCUES);
 	*freed += units * (ELASTIC_UNIT_SIZE >> PAGE_SHIFT);

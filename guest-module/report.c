@@ -2,8 +2,8 @@
 /*
  * The session with the host: HELLO, REPORT, requests, releases, BYE.
  *
- * All of this runs in the worker, or in main.c before the worker exists and
- * after it is gone. A stale session (the VM was migrated or restored, the host
+ * All of this runs in who acts for the worker, or in main.c before the worker exists
+ * and after it is gone. A stale session (the VM was migrated or restored, the host
  * module was reloaded) is mended here, by a HELLO with the present inventory;
  * callers see an error only if that failed.
  */
@@ -32,6 +32,9 @@ static void *argument;
 /* The same for DISCARD, which does not come from the worker alone. */
 static DEFINE_MUTEX(discard_lock);
 static struct elastic_range *discard_argument;
+
+/* Now no session can be mended: that takes a lock. */
+static bool no_hello;
 
 /* Protects refusal_text, which the worker writes and sysfs reads. */
 static DEFINE_SPINLOCK(refusal_lock);
@@ -282,6 +285,19 @@ int session_hello(void)
 	return release_rest(cursor);
 }
 
+/**
+ * session_no_hello() - do not mend a session that is lost, or do so again
+ * @on: do not
+ *
+ * HELLO takes the CPU hotplug lock, which a task that ran out of memory may hold.
+ *
+ * Context: who acts for the worker.
+ */
+void session_no_hello(bool on)
+{
+	no_hello = on;
+}
+
 /* Have a session, if there is to be one. */
 static int session_ready(void)
 {
@@ -289,7 +305,7 @@ static int session_ready(void)
 	case SESSION_MANAGED:
 		return 0;
 	case SESSION_LOST:
-		return session_hello();
+		return no_hello ? -ESTALE : session_hello();
 	default:
 		return -ENOTCONN;
 	}

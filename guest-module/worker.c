@@ -3,8 +3,10 @@
  * The one thread that acts.
  *
  * It sleeps until a sensor, a command or the end of a REPORT period wakes it,
- * and is the only one to make hypercalls and to take the hotplug locks. So what
- * it owns (the session, the CPUs, the memory blocks) needs no lock of its own.
+ * and is the only one to take the hotplug locks. What it owns (the session, the
+ * CPUs, the memory blocks) is under one mutex, which it lets go only while it sleeps
+ * and while a CPU comes or goes: that needs memory, and while there is none, the task
+ * that ran out of it helps itself to what is warm.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -13,6 +15,7 @@
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
+#include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -44,6 +47,7 @@ struct command {
  * @task: the thread
  * @wait: where it sleeps
  * @kicks: bits of enum worker_kick, set by anybody
+ * @acting: held by who acts: the worker, or for a moment a task that ran out of memory
  * @lock: protects @commands and @closed
  * @commands: to do, oldest first
  * @closed: no further command is taken
@@ -61,6 +65,7 @@ struct worker {
 	struct task_struct *task;
 	wait_queue_head_t wait;
 	unsigned long kicks;
+	struct mutex acting;	/* see above */
 	spinlock_t lock;	/* see above */
 	struct list_head commands;
 	bool closed;
@@ -75,6 +80,7 @@ struct worker {
 
 static struct worker worker = {
 	.wait = __WAIT_QUEUE_HEAD_INITIALIZER(worker.wait),
+	.acting = __MUTEX_INITIALIZER(worker.acting),
 	.lock = __SPIN_LOCK_UNLOCKED(worker.lock),
 	.commands = LIST_HEAD_INIT(worker.commands),
 	.rescued = __WAIT_QUEUE_HEAD_INITIALIZER(worker.rescued),
@@ -159,27 +165,33 @@ bool worker_is_current(void)
 	return current == READ_ONCE(worker.task);
 }
 
-/**
- * worker_rescue() - have memory fetched for a task that ran out of it
- * @units: how many units came
- *
- * Context: process; sleeps up to the tunable oom_wait_ms.
- *
- * Return: 0 or -ETIMEDOUT.
- */
-int worker_rescue(u64 *units)
+static bool acts(void)
 {
-	unsigned long bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
-	/* One that has begun may have looked before this task ran out. */
-	u64 begun = READ_ONCE(worker.rescues_begun);
-	u64 had = atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]);
+	return worker_view.enabled && !worker.paused && !READ_ONCE(worker.frozen) &&
+	       !READ_ONCE(worker.closed);
+}
 
-	worker_kick(KICK_URGENT);
-	if (!wait_event_timeout(worker.rescued, READ_ONCE(worker.rescues_done) > begun ||
-				!READ_ONCE(sense_gate.mem_can_grow), bound))
-		return -ETIMEDOUT;
-	*units = atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]) - had;
-	return 0;
+/* ---- who acts ---- */
+
+/**
+ * worker_let_go() - what follows is slow, and none of what is the worker's is touched
+ *
+ * Context: worker; worker_take_back() follows.
+ */
+void worker_let_go(void)
+{
+	mutex_unlock(&worker.acting);
+	wake_up_all(&worker.rescued);
+}
+
+/**
+ * worker_take_back() - it is over
+ *
+ * Context: worker.
+ */
+void worker_take_back(void)
+{
+	mutex_lock(&worker.acting);
 }
 
 /* ---- rescues ---- */
@@ -203,6 +215,66 @@ void worker_rescue_end(void)
 {
 	WRITE_ONCE(worker.rescues_done, worker.rescues_begun);
 	wake_up_all(&worker.rescued);
+}
+
+/*
+ * What is warm needs no worker, who may be waiting for memory himself while he starts
+ * a CPU. Any task may come here, with any lock: nothing here waits for one.
+ *
+ * Return: 0 if memory came; -EBUSY if somebody acts; -ENOMEM if nothing is warm.
+ */
+static int rescue_here(void)
+{
+	u32 got = 0;
+
+	if (!mutex_trylock(&worker.acting))
+		return -EBUSY;
+	if (acts() && READ_ONCE(sense_gate.mem_can_grow))
+		got = decide_rescue_warm();
+	mutex_unlock(&worker.acting);
+	return got ? 0 : -ENOMEM;
+}
+
+static bool rescue_is_over(u64 begun)
+{
+	return READ_ONCE(worker.rescues_done) > begun || !READ_ONCE(sense_gate.mem_can_grow);
+}
+
+/* Until the worker has been there, or it can be done here; at most @left jiffies. */
+static void wait_for_rescue(u64 begun, long left)
+{
+	int ret = -EBUSY;
+
+	while (left && ret == -EBUSY && !rescue_is_over(begun)) {
+		left = wait_event_timeout(worker.rescued, rescue_is_over(begun) ||
+					  !mutex_is_locked(&worker.acting), left);
+		if (!rescue_is_over(begun))
+			ret = rescue_here();
+	}
+	if (ret == -ENOMEM)
+		wait_event_timeout(worker.rescued, rescue_is_over(begun), left);
+}
+
+/**
+ * worker_rescue() - have memory fetched for a task that ran out of it
+ *
+ * Context: process, with any lock; sleeps up to the tunable oom_wait_ms. The worker, too,
+ * while a CPU comes or goes.
+ *
+ * Return: how many units came.
+ */
+u64 worker_rescue(void)
+{
+	unsigned long bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
+	/* One that has begun may have looked before this task ran out. */
+	u64 begun = READ_ONCE(worker.rescues_begun);
+	u64 had = atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]);
+
+	if (rescue_here() && !worker_is_current()) {
+		worker_kick(KICK_URGENT);
+		wait_for_rescue(begun, bound);
+	}
+	return atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]) - had;
 }
 
 /**
@@ -365,12 +437,6 @@ static bool anything_to_do(void)
 	return kthread_should_stop() || READ_ONCE(worker.kicks);
 }
 
-static bool acts(void)
-{
-	return worker_view.enabled && !worker.paused && !READ_ONCE(worker.frozen) &&
-	       !READ_ONCE(worker.closed);
-}
-
 static void wait_for_work(void)
 {
 	long timeout = MAX_SCHEDULE_TIMEOUT;
@@ -382,31 +448,37 @@ static void wait_for_work(void)
 	flush_signals(current);
 }
 
+static void act(unsigned long kicks)
+{
+	/* Before a command that takes its time. */
+	if (kicks & BIT(KICK_URGENT) && acts()) {
+		decide_rescue();
+		kicks &= ~BIT(KICK_URGENT);
+	}
+	run_commands();
+	/* Before anything is decided on the count. */
+	if (worker_took(KICK_REBASE))
+		kicks |= BIT(KICK_REBASE);
+	if (acts())
+		decide_step(kicks);
+	else if (kicks & BIT(KICK_URGENT))
+		worker_no_rescue();
+}
+
 static int worker_main(void *unused)
 {
-	unsigned long kicks;
-
 	allow_signal(SIGUSR1);
 	set_user_nice(current, MIN_NICE);
 	while (!kthread_should_stop()) {
 		wait_for_work();
 		stat_inc(STAT_WAKES);
-		kicks = xchg(&worker.kicks, 0);
-		/* Before a command that takes its time. */
-		if (kicks & BIT(KICK_URGENT) && acts()) {
-			decide_rescue();
-			kicks &= ~BIT(KICK_URGENT);
-		}
-		run_commands();
-		/* Before anything is decided on the count. */
-		if (worker_took(KICK_REBASE))
-			kicks |= BIT(KICK_REBASE);
-		if (acts())
-			decide_step(kicks);
-		else if (kicks & BIT(KICK_URGENT))
-			worker_no_rescue();
+		worker_take_back();
+		act(xchg(&worker.kicks, 0));
+		worker_let_go();
 	}
+	worker_take_back();
 	run_commands();
+	worker_let_go();
 	return 0;
 }
 

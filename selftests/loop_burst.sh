@@ -15,6 +15,13 @@ no_kill()
 	[ "$(oom_kills)" = "${1:-0}" ]
 }
 
+# What the guest has to say of a kill, if there was one.
+why_killed()
+{
+	no_kill || guest "cd $GUEST_SYSFS && grep -H . last_refusal stats/* state/*
+		dmesg | grep -v ' ACPI\| pci ' | tail -n 80" | sed 's/^/# /'
+}
+
 no_report()
 {
 	reports=$(gget stats/reports)
@@ -43,9 +50,13 @@ diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_
 check 'nothing in reserve' guest "cd $GUEST_SYSFS/tunables &&
 	for t in mem_reserve_mib mem_reserve_permille mem_lookahead_ms mem_kernel_reserve_mib \
 		mem_kernel_reserve_permille mem_burst_mib; do echo 0 >\$t; done"
-guest_bg touch "/load touch 600"
+# CPUs come and go meanwhile, which needs memory, too, and keeps the worker busy.
+guest_bg spin 'until [ -e /tmp/touched ]; do /load spin 3 1; sleep 1; done'
+guest_bg touch "/load touch 600; status=\$?; >/tmp/touched; (exit \$status)"
 check 'a program writes 600 MiB' guest_done touch 400
+check 'and CPUs came and went' guest_done spin 60
 check 'nothing was killed' no_kill
+why_killed
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)," \
 	"rescues $(gget stats/oom_rescues)"
 check 'memory had run out, and came' [ "$(gget stats/oom_rescues)" -gt 0 ]
