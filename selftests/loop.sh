@@ -113,6 +113,17 @@ tune()
 guest()
 {
 	"$SCRIPTS/guest-exec" --timeout 300 "$work/sock" -- "$1" </dev/null
+	exec_status=$?
+	[ "$exec_status" != 99 ] || guest_is_mute "$1" >&2
+	return "$exec_status"
+}
+
+# What can be seen from outside of a guest that does not answer.
+guest_is_mute()
+{
+	diag "the guest does not answer: $1"
+	tail -n 40 "$work/console" | sed 's/^/# /'
+	hmp 'info registers -a' | grep -o '^CPU#.*\|^RIP=.*\|^CR3=.*\|HLT=.' | sed 's/^/# /'
 }
 
 # guest_bg NAME COMMAND: start it there; others may run meanwhile.
@@ -235,10 +246,11 @@ without_warm()
 	WARM_UNITS=0
 }
 
+# As much as is wanted; and what is left of a block of which the kernel itself uses a part.
 warm_is_kept()
 {
 	guest "w=\$(cat $GUEST_SYSFS/state/units_warm); [ \$w -ge $((WARM_UNITS * 3 / 4)) ] &&
-		[ \$w -le $((2 * WARM_UNITS)) ]"
+		[ \$w -le $((2 * WARM_UNITS + 64)) ]"
 }
 
 # What the load of the module and the boot before it asked for has gone again.

@@ -9,6 +9,13 @@ online_is()
 	[ "$(guest nproc)" = "$1" ]
 }
 
+# Just now the guest has reported, and will not again for some seconds.
+has_reported()
+{
+	reports=$(gget stats/reports)
+	wait_until 60 eval '[ "$(gget stats/reports)" != "$reports" ]'
+}
+
 loop_begin
 save_file $SYSFS/cpu/deadline_ms
 guest_start
@@ -31,6 +38,8 @@ check 'and they run' guest '/load spin 4 1 4'
 
 check 'it says HELLO again' gput_is OK enable 1
 check 'with all it had' wait_until 30 vm_is cpu/use 4
+guest "echo 5000 >$GUEST_SYSFS/tunables/report_period_ms"
+check 'it reports every five seconds, and has just done so' has_reported
 echo 100 >$SYSFS/cpu/deadline_ms
 echo 1 >"$VM/cpu/max"
 check 'a deadline before its next report: some are seized' \
