@@ -9,7 +9,7 @@
  * The pages of new memory have been reserved up to 6.10, and are offline from 6.11 on;
  * taking memory offline subtracted offline pages from the managed ones up to 6.10, and
  * does not from 6.11 on. Both have one reference. Balloons mark their pages offline,
- * too: ours carry a mark of their own.
+ * too: the first of ours carries a mark of its own.
  */
 #ifndef _COMPAT_MEMORY_HOTPLUG_H
 #define _COMPAT_MEMORY_HOTPLUG_H
@@ -42,22 +42,27 @@ static inline int compat_absent_memory_nid(u64 start)
 
 #define COMPAT_WITHHELD_MARK	0x656c617374696300UL	/* "elastic" */
 
-/* Is it a page that was withheld by the functions below? */
-static inline bool compat_is_withheld(struct page *page)
+/* Are these pages that were withheld by the functions below? */
+static inline bool compat_is_withheld(struct page *page, unsigned long nr)
 {
-	return PageOffline(page) && page_private(page) == COMPAT_WITHHELD_MARK;
+	if (page_private(page) != COMPAT_WITHHELD_MARK)
+		return false;
+	while (nr--)
+		if (!PageOffline(page++))
+			return false;
+	return true;
 }
 
 /* Withhold pages that the kernel has just made for a block that comes online. */
 static inline void compat_withhold_new_pages(struct page *page, unsigned long nr)
 {
-	for (; nr; nr--, page++) {
+	set_page_private(page, COMPAT_WITHHELD_MARK);
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+	for (; nr; nr--, page++) {
 		__ClearPageReserved(page);
 		__SetPageOffline(page);
-#endif
-		set_page_private(page, COMPAT_WITHHELD_MARK);
 	}
+#endif
 }
 
 /* Withhold pages that were allocated: bring them into the same state. */
@@ -66,10 +71,9 @@ static inline void compat_withhold_pages(struct page *page, unsigned long nr)
 	unsigned long i;
 
 	page_offline_begin();
-	for (i = 0; i < nr; i++) {
+	set_page_private(page, COMPAT_WITHHELD_MARK);
+	for (i = 0; i < nr; i++)
 		__SetPageOffline(page + i);
-		set_page_private(page + i, COMPAT_WITHHELD_MARK);
-	}
 	page_offline_end();
 	adjust_managed_page_count(page, -(long)nr);
 }
@@ -77,14 +81,13 @@ static inline void compat_withhold_pages(struct page *page, unsigned long nr)
 /* Give withheld pages to the allocator. */
 static inline void compat_plug_pages(struct page *page, unsigned int order)
 {
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 	unsigned long i;
 
-	for (i = 0; i < 1UL << order; i++) {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+	for (i = 0; i < 1UL << order; i++)
 		__ClearPageOffline(page + i);
 #endif
-		set_page_private(page + i, 0);
-	}
+	set_page_private(page, 0);
 	generic_online_page(page, order);
 }
 

@@ -32,7 +32,6 @@ static bool have_callback;
 static bool own_memmap;
 /* Who unloads the module, and may take blocks offline. */
 static struct task_struct *leaving;
-static char auto_online[AUTO_ONLINE_LEN];
 
 /* Bytes that are isolated because their block is being taken offline. */
 static u64 isolated_bytes;
@@ -124,18 +123,19 @@ static unsigned int memalloc_flags;
 
 /**
  * blocks_begin() - get ready to add blocks; blocks_end() follows
+ * @zone: where they go
  * @whole: set if units cannot be withheld now: somebody else has the callback
  *
  * Context: worker; may sleep.
  *
  * Return: 0 or the error of the policy for new memory.
  */
-int blocks_begin(bool *whole)
+int blocks_begin(enum policy_zone zone, bool *whole)
 {
 	int ret;
 
 	memalloc_flags = memalloc_noreclaim_save();
-	ret = auto_online_override(auto_online);
+	ret = auto_online_override(zone);
 	if (ret) {
 		memalloc_noreclaim_restore(memalloc_flags);
 		return ret;
@@ -153,7 +153,7 @@ void blocks_end(void)
 	if (have_callback)
 		restore_online_page_callback(online_chunk);
 	have_callback = false;
-	auto_online_restore(auto_online);
+	auto_online_restore();
 	memalloc_noreclaim_restore(memalloc_flags);
 }
 
@@ -204,10 +204,32 @@ static int add_to_kernel(struct block *block)
 					 MHP_NONE);
 }
 
+/* In the same call it comes online, as auto_online_override() has it. */
+static int add_absent(struct block *block)
+{
+	int ret;
+
+	block->state = BLOCK_OFFLINE;
+	change_units(block, UNIT_ABSENT, UNIT_WARM);
+	WRITE_ONCE(onlining, block);
+	ret = add_to_kernel(block);
+	WRITE_ONCE(onlining, NULL);
+	if (!ret) {
+		window.name_used = true;
+		return 0;
+	}
+	block->state = BLOCK_ABSENT;
+	change_units(block, UNIT_WARM, UNIT_ABSENT);
+	return ret;
+}
+
+/* It was left offline by a failure, or somebody else has changed that policy. */
 static int bring_online(struct block *block)
 {
 	int ret;
 
+	if (block_is_online(block))
+		return 0;
 	WRITE_ONCE(onlining, block);
 	ret = online_block(block_start(block), block->zone);
 	WRITE_ONCE(onlining, NULL);
@@ -220,15 +242,14 @@ static int add_and_online(struct block *block)
 	int ret = 0;
 
 	if (block->state == BLOCK_ABSENT)
-		ret = add_to_kernel(block);
+		ret = add_absent(block);
 	if (ret)
 		return ret;
-	window.name_used = true;
-	block->state = BLOCK_OFFLINE;
-	change_units(block, UNIT_ABSENT, UNIT_WARM);
 	ret = bring_online(block);
 	if (!ret) {
 		block->state = BLOCK_ONLINE;
+		block->zone = is_zone_movable_page(pfn_to_page(block_pfn(block))) ?
+			      POLICY_ZONE_MOVABLE : POLICY_ZONE_KERNEL;
 		return 0;
 	}
 	if (!compat_offline_and_remove_memory(compat_absent_memory_nid(start), start,

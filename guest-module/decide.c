@@ -388,6 +388,19 @@ void decide_report_soon(void)
 	decide.report_at = jiffies;
 }
 
+static u32 units_of(u64 mib)
+{
+	u64 boot = mem_view.boot_units * ELASTIC_UNIT_SIZE;
+
+	return DIV_ROUND_UP((mib << 20) - boot, ELASTIC_UNIT_SIZE);
+}
+
+/* What the host has granted since the last REPORT is within its target. */
+static void raise_limit(u32 want)
+{
+	decide.mem_limit = max(decide.mem_limit, min(want, mem_view.used));
+}
+
 /**
  * decide_set_mib() - have this much memory
  * @mib: MiB, boot memory included; at least that, at most what is usable more
@@ -398,18 +411,35 @@ void decide_report_soon(void)
  */
 int decide_set_mib(u64 mib)
 {
-	u64 boot = mem_view.boot_units * ELASTIC_UNIT_SIZE;
-	struct policy_mem_want want = {
-		.units = DIV_ROUND_UP((mib << 20) - boot, ELASTIC_UNIT_SIZE),
-	};
-
+	struct policy_mem_want want = { .units = units_of(mib) };
 	int ret;
 
 	decide.mem_state.grown_at_ms = elastic_now_ms();
 	ret = mem_set(&want, MEM_FORCED);
-	/* What the host has granted since the last REPORT is within its target. */
-	decide.mem_limit = max(decide.mem_limit, min(want.units, mem_view.used));
+	raise_limit(want.units);
 	return ret;
+}
+
+/**
+ * decide_set_mib_warm() - the same, if it is a growth for which what is warm is enough
+ * @mib: MiB, as above
+ *
+ * Context: any task that acts for the worker.
+ *
+ * Return: true if it is done.
+ */
+bool decide_set_mib_warm(u64 mib)
+{
+	u32 want = units_of(mib);
+	bool done;
+
+	if (want <= mem_view.used)
+		return false;
+	done = mem_grow_warm_only(want - mem_view.used);
+	raise_limit(want);
+	if (done)
+		decide.mem_state.grown_at_ms = elastic_now_ms();
+	return done;
 }
 
 /**

@@ -180,6 +180,7 @@ void decide_rescue(void);
 u32 decide_rescue_warm(void);
 int decide_set_cpus(u32 want);
 int decide_set_mib(u64 mib);
+bool decide_set_mib_warm(u64 mib);
 u64 decide_keep(void);
 
 /* report.c */
@@ -303,6 +304,7 @@ enum mem_how {
 
 int mem_set(const struct policy_mem_want *want, enum mem_how how);
 u32 mem_grow_warm(u32 want);
+bool mem_grow_warm_only(u32 want);
 int mem_settle(void);
 bool mem_keep_warm(enum policy_zone zone, u32 want);
 void mem_guard(bool all);

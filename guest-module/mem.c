@@ -39,6 +39,12 @@ static u32 used(enum policy_zone zone)
 					    mem_view.used - mem_view.used_kernel;
 }
 
+static u32 warm(enum policy_zone zone)
+{
+	return zone == POLICY_ZONE_KERNEL ? mem_view.warm_kernel :
+					    mem_view.warm - mem_view.warm_kernel;
+}
+
 /* One batch of ranges at a time; static, because only the worker comes here. */
 static struct elastic_range batch[ELASTIC_MAX_RANGES];
 
@@ -240,7 +246,7 @@ static u32 grow_cold(enum policy_zone zone, u32 want, int *ret)
 	u32 per = window.map.per_block, from = 0, n, nr, got = 0;
 	bool whole;
 
-	*ret = blocks_begin(&whole);
+	*ret = blocks_begin(zone, &whole);
 	if (*ret)
 		return 0;
 	while (got < want && !*ret) {
@@ -280,6 +286,28 @@ static enum policy_zone zone_for(u32 more)
 			   (mem_view.boot_units + mem_view.used_kernel) * ELASTIC_UNIT_SIZE,
 			   used(POLICY_ZONE_MOVABLE) * ELASTIC_UNIT_SIZE,
 			   more * ELASTIC_UNIT_SIZE);
+}
+
+/**
+ * mem_grow_warm_only() - use what is warm of the kind that is due, if it is enough
+ * @want: units
+ *
+ * Context: any task that acts for the worker; as mem_grow_warm().
+ *
+ * Return: true if all of it came. Else some may have.
+ */
+bool mem_grow_warm_only(u32 want)
+{
+	enum policy_zone zone = zone_for(want);
+	int ret = 0;
+	u32 got;
+
+	if (warm(zone) < want)
+		return false;
+	session_no_hello(true);
+	got = grow_warm(zone, want, true, &ret);
+	session_no_hello(false);
+	return got == want;
 }
 
 static u32 grow_any(u32 want, bool urgent, int *ret)
@@ -608,12 +636,6 @@ int mem_set(const struct policy_mem_want *want, enum mem_how how)
 
 /* ---- the warm reserve ---- */
 
-static u32 warm(enum policy_zone zone)
-{
-	return zone == POLICY_ZONE_KERNEL ? mem_view.warm_kernel :
-					    mem_view.warm - mem_view.warm_kernel;
-}
-
 /* Get what has to be granted of a block before it is in the kernel. */
 static bool prepare_warm(u32 index)
 {
@@ -636,7 +658,7 @@ static bool add_warm(enum policy_zone zone)
 	bool whole, done = false;
 	u32 from = 0;
 
-	if (!absent_run(zone, &from, 1) || blocks_begin(&whole))
+	if (!absent_run(zone, &from, 1) || blocks_begin(zone, &whole))
 		return false;
 	block = &window.map.blocks[from];
 	block->zone = zone;

@@ -64,34 +64,43 @@ static int read_file(const char *path, char *text, size_t size)
 	return 0;
 }
 
+static const char *zone_word(enum policy_zone zone)
+{
+	return zone == POLICY_ZONE_MOVABLE ? "online_movable" : "online_kernel";
+}
+
+/* What the administrator wants of new memory, and what is wanted now. */
+static char saved[24];
+static const char *now;
+
 /**
- * auto_online_override() - have new memory stay offline
- * @saved: room for AUTO_ONLINE_LEN bytes, for auto_online_restore()
+ * auto_online_override() - have new memory come online at once
+ * @zone: where it is to go
  *
  * What the administrator wants of new memory does not concern ours.
  *
  * Return: 0 or the error of the file.
  */
-int auto_online_override(char *saved)
+int auto_online_override(enum policy_zone zone)
 {
-	int ret = read_file(SYSFS_MEMORY "/auto_online_blocks", saved, AUTO_ONLINE_LEN);
+	int ret = read_file(SYSFS_MEMORY "/auto_online_blocks", saved, sizeof(saved));
 
 	if (ret)
 		pr_err_once("no " SYSFS_MEMORY ": %d; is sysfs mounted?\n", ret);
-	if (ret || !strcmp(saved, "offline"))
+	now = zone_word(zone);
+	if (ret || !strcmp(saved, now))
 		return ret;
-	return write_file(SYSFS_MEMORY "/auto_online_blocks", "offline");
+	return write_file(SYSFS_MEMORY "/auto_online_blocks", now);
 }
 
 /**
  * auto_online_restore() - have new memory do what it did before
- * @saved: by auto_online_override()
  */
-void auto_online_restore(const char *saved)
+void auto_online_restore(void)
 {
 	int ret = 0;
 
-	if (strcmp(saved, "offline"))
+	if (strcmp(saved, now))
 		ret = write_file(SYSFS_MEMORY "/auto_online_blocks", saved);
 	if (ret)
 		pr_warn("cannot restore auto_online_blocks to %s: %d\n", saved, ret);
@@ -111,7 +120,7 @@ int online_block(u64 start, enum policy_zone zone)
 
 	scnprintf(path, sizeof(path), SYSFS_MEMORY "/memory%llu/state",
 		  start / mem_view.block_bytes);
-	return write_file(path, zone == POLICY_ZONE_MOVABLE ? "online_movable" : "online_kernel");
+	return write_file(path, zone_word(zone));
 }
 
 /**

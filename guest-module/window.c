@@ -188,12 +188,7 @@ bool block_is_online(const struct block *block)
 
 static bool is_withheld(unsigned long pfn)
 {
-	unsigned long end = pfn + UNIT_PAGES;
-
-	while (pfn < end)
-		if (!compat_is_withheld(pfn_to_page(pfn++)))
-			return false;
-	return true;
+	return compat_is_withheld(pfn_to_page(pfn), UNIT_PAGES);
 }
 
 /* Guards are taken for granted here; mem_guard() makes sure. */

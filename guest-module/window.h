@@ -58,7 +58,7 @@ void window_count(void);
 bool block_is_online(const struct block *block);
 
 /* block.c */
-int blocks_begin(bool *whole);
+int blocks_begin(enum policy_zone zone, bool *whole);
 void blocks_end(void);
 int block_add(struct block *block);
 int block_remove(struct block *block, unsigned long deadline);
@@ -90,11 +90,8 @@ u64 cache_give_up(unsigned long pfn, unsigned long nr);
 
 /* online.c */
 
-/* Room for what auto_online_blocks can say. */
-#define AUTO_ONLINE_LEN	24
-
-int auto_online_override(char *saved);
-void auto_online_restore(const char *saved);
+int auto_online_override(enum policy_zone zone);
+void auto_online_restore(void);
 int online_block(u64 start, enum policy_zone zone);
 bool blocks_hold_memmap(void);
 

@@ -396,6 +396,23 @@ static int submit(struct command *command)
 	return ret;
 }
 
+/* A growth that what is warm is enough for takes no worker; he fills that up again. */
+static bool execute_here(enum worker_command what, u64 arg)
+{
+	bool done;
+
+	if (what != COMMAND_MIB || !mutex_trylock(&worker.acting))
+		return false;
+	done = acts() && decide_set_mib_warm(arg);
+	/* Before targets that are older are followed. */
+	if (done)
+		decide_report_soon();
+	mutex_unlock(&worker.acting);
+	if (done)
+		worker_kick(KICK_MORE);
+	return done;
+}
+
 /**
  * worker_execute() - have the worker do something, and wait for the result
  * @what: to do
@@ -408,9 +425,12 @@ static int submit(struct command *command)
  */
 int worker_execute(enum worker_command what, u64 arg)
 {
-	struct command *command = kzalloc(sizeof(*command), GFP_KERNEL);
+	struct command *command;
 	int ret;
 
+	if (execute_here(what, arg))
+		return 0;
+	command = kzalloc(sizeof(*command), GFP_KERNEL);
 	if (!command)
 		return -ENOMEM;
 	refcount_set(&command->refs, 2);

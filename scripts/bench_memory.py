@@ -59,6 +59,11 @@ CACHE_FACTOR = 1 / 5        # of virtio-mem's time
 BURST_FACTOR = 1.25         # of a guest that was booted with 4 GiB
 HELD_FACTOR = 1.05          # of floor and warm reserve
 
+# A kernel that boots with less than 512 MiB switches transparent huge pages off, whatever
+# memory comes later: all guests get what it has with more.
+HUGE_PAGES = 'cd /sys/kernel/mm/transparent_hugepage && echo always >enabled && ' \
+    'echo madvise >defrag'
+
 REALLY = 0.9                # share of what was asked that must be seen elsewhere
 POLL_SECONDS = 0.002
 SHRINK_SECONDS = 60         # bound of one shrink, retries included
@@ -89,6 +94,7 @@ class BenchGuest(lab.Guest):
         self.console_path = folder + '/console'
         super().__init__(name, '--vcpus', '2', '--backend', 'anon', '--console',
                          self.console_path, *options)
+        self.run(HUGE_PAGES)
 
     def run_within(self, command, seconds):
         """Run a command in the guest; return its status (None: no end) and output."""
