@@ -27,9 +27,8 @@ struct run {
 
 static u64 drop_run(struct run *run)
 {
-	u64 pages = 0;
-
 	struct super_block *sb;
+	u64 pages;
 
 	if (!run->inode)
 		return 0;
@@ -87,6 +86,19 @@ static u64 add_to_run(struct run *run, struct folio *folio)
 	}
 	run->next = folio->index + folio_nr_pages(folio);
 	return dropped;
+}
+
+/*
+ * Is it a page that follows in the file? Read without a reference to it: a wrong guess
+ * drops another idle page of the same file.
+ */
+static bool goes_on(const struct run *run, struct page *page)
+{
+	struct folio *folio = (struct folio *)page;
+
+	return run->inode && PageLRU(page) && !PageCompound(page) &&
+	       READ_ONCE(folio->mapping) == run->inode->i_mapping &&
+	       READ_ONCE(folio->index) == run->next && is_idle_cache(folio);
 }
 
 /* Pages of a free buddy, 0 if it is none. Read without the zone's lock. */
@@ -156,9 +168,15 @@ u64 cache_give_up(unsigned long pfn, unsigned long nr)
 		unsigned long step = 1;
 		struct folio *folio;
 
-		cond_resched();
+		if (!(pfn % UNIT_PAGES))
+			cond_resched();
 		if (buddy_pages(page)) {
 			pfn += buddy_pages(page) ?: 1;
+			continue;
+		}
+		if (goes_on(&run, page)) {
+			run.next++;
+			pfn++;
 			continue;
 		}
 		folio = page_folio(page);

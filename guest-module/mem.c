@@ -466,6 +466,16 @@ static void count_stuck(unsigned long pfn, unsigned long nr)
 	stat_inc(STAT_STUCK_BUSY);
 }
 
+static void drop_cache(const struct block *block)
+{
+	u32 index = (block - window.map.blocks) * window.map.per_block;
+
+	/* Helpers are no reason for more CPUs. */
+	sched_quiet(true, 0);
+	stat_add(STAT_CACHE_DROPPED, plug_drop_cache(index, window.map.per_block));
+	sched_quiet(false, 0);
+}
+
 static int shrink_blocks(const struct shrink *shrink)
 {
 	u32 i, n = choose_blocks();
@@ -473,17 +483,17 @@ static int shrink_blocks(const struct shrink *shrink)
 
 	for (i = 0; i < n && !worker_urgent() && time_before(jiffies, shrink->deadline); i++) {
 		struct block *block = &window.map.blocks[window.order[i]];
-		unsigned long pages = PHYS_PFN(mem_view.block_bytes), bound;
+		unsigned long bound;
 
 		if (block->nr[UNIT_USED] > may_go(shrink, block->zone) ||
 		    !is_easy(shrink, block->easy, mem_view.block_bytes))
 			continue;
 		bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.mem_offline_timeout_ms));
 		bound += jiffies;
-		stat_add(STAT_CACHE_DROPPED, cache_give_up(block_pfn(block), pages));
+		drop_cache(block);
 		err = block_remove(block, bound);
 		if (err)
-			count_stuck(block_pfn(block), pages);
+			count_stuck(block_pfn(block), PHYS_PFN(mem_view.block_bytes));
 		ret = err ?: ret;
 		window_count();
 	}
@@ -703,11 +713,12 @@ static bool drop_warm(enum policy_zone zone)
  */
 bool mem_keep_warm(enum policy_zone zone, u32 want)
 {
-	u32 have = warm(zone);
+	/* A block may need one for its struct pages. */
+	u32 block = window.map.per_block - block_holds_memmap(), have = warm(zone);
 
 	if (want && have <= want / 2)
 		return add_warm(zone);
-	if (have >= want + window.map.per_block)
+	if (have >= want + block)
 		return drop_warm(zone);
 	return false;
 }

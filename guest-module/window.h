@@ -69,6 +69,7 @@ bool retry_waits(const struct retry *retry);
 /* plug.c */
 void plug_units(u32 index, u32 nr, bool urgent);
 u32 unplug_units(const u32 *indices, u32 nr, bool *done);
+u64 plug_drop_cache(u32 index, u32 nr);
 
 /* cache.c */
 

@@ -37,8 +37,11 @@ check 'it comes, but for its first unit' wait_until 60 eval \
 	'[ "$(gget state/units_warm)" -ge 62 ]'
 check 'manual mode' gput_is OK mode manual
 added=$(gget stats/blocks_added)
-check '64 MiB of it' gput_is OK memory_mib $(($(gget memory_mib) + 64))
+check '40 MiB of it' gput_is OK memory_mib $(($(gget memory_mib) + 40))
 check 'without another block' [ "$(gget stats/blocks_added)" = "$added" ]
+guest "echo 0 >$GUEST_SYSFS/tunables/mem_warm_mib"
+check 'as at the beginning' wait_until 60 gput_is OK memory_mib "$boot"
+check 'without a warm block' wait_until 60 eval '[ "$(gget state/units_warm)" = 0 ]'
 check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
 check 'all that was released was taken' vm_is stats/unreclaimed_bytes 0
 check 'the guest ends well' guest_end
