@@ -490,6 +490,7 @@ static void tick(struct work_struct *work)
 	elastic_advice_look(&elastic_cpu_pool);
 	elastic_advice_look(&elastic_mem_pool);
 	enforce(ticks++ % PAROLE_TICKS == 0);
+	elastic_place_look();
 	mutex_lock(&elastic_ledger_lock);
 	elastic_arbiter_tick_soon();
 	mutex_unlock(&elastic_ledger_lock);

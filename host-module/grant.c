@@ -477,6 +477,8 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		vm->cpu_seized[i] &= again && i < nr_words ? held[i] : 0;
 	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
 	vm->parole_ms = 0;
+	if (!again)
+		bitmap_zero(vm->cpu_extra, ELASTIC_MAX_CPUS);
 	bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
 	bitmap_copy(vm->cpu_withheld, withheld, ELASTIC_MAX_CPUS);
 	rcu_assign_pointer(vm->units, units);
@@ -522,6 +524,17 @@ bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit)
 				    units->withheld);
 	rcu_read_unlock();
 	return withheld;
+}
+
+/**
+ * elastic_grant_unit_span() - number of the unit behind the last one
+ * @vm: the VM, enforced
+ *
+ * Context: @vm->lock held.
+ */
+u64 elastic_grant_unit_span(struct elastic_vm *vm)
+{
+	return vm_units(vm)->nr;
 }
 
 /* The policy's answer for one account; the caller applies it. */
@@ -641,6 +654,7 @@ static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
 		want->got_cpus |= BIT_ULL(id);
 		clear_bit(want->word * 64 + id, vm->cpu_withheld);
 		clear_bit(want->word * 64 + id, vm->cpu_seized);
+		set_bit(want->word * 64 + id, vm->cpu_extra);
 	}
 }
 
@@ -1147,6 +1161,7 @@ static void give_back(struct elastic_vm *vm)
 		left--;
 		clear_bit(id, vm->cpu_seized);
 		clear_bit(id, vm->cpu_withheld);
+		set_bit(id, vm->cpu_extra);
 		trace_elastic_give_back(vm->pid, id);
 	}
 	grow(vm, &elastic_cpu_pool, &vm->cpu, n);

@@ -193,6 +193,7 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 	do
 		cookie = get_random_u64();
 	while (!cookie);
+	elastic_place_hello(vm, args->vcpu->kvm);
 	vm->features = h->features & FEATURES;
 	WRITE_ONCE(vm->cookie, cookie);
 	trace_elastic_hello(vm->pid, vm->cpu.grant, vm->cpu.ceiling,
@@ -255,6 +256,7 @@ static long op_report(struct args *args)
 	if (memchr_inv(r.reserved, 0, sizeof(r.reserved)))
 		return invalid(args, ELASTIC_R_RESERVED, 0);
 	elastic_arbiter_report(vm, args->vcpu, &r, &t);
+	elastic_place_sample(vm, args->vcpu, elastic_grant_unit_span(vm));
 	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units, t.unit_grant);
 	trace_elastic_report(vm->pid, &r);
 	return ELASTIC_OK;
