@@ -12,7 +12,8 @@
 #include "elastic_host.h"
 #include "trace.h"
 
-#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD)
+#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | \
+			 ELASTIC_FEAT_DISCARD | ELASTIC_FEAT_HINT)
 
 /**
  * struct args - one call, taken apart
@@ -247,6 +248,7 @@ static long op_report(struct args *args)
 	struct elastic_vm *vm = args->vm;
 	struct elastic_targets t;
 	struct elastic_report r;
+	u64 hint;
 
 	if (args->b != sizeof(r) || !IS_ALIGNED(args->a, 8))
 		return invalid(args, ELASTIC_R_LENGTH, 0);
@@ -257,7 +259,12 @@ static long op_report(struct args *args)
 		return invalid(args, ELASTIC_R_RESERVED, 0);
 	elastic_arbiter_report(vm, args->vcpu, &r, &t);
 	elastic_place_sample(vm, args->vcpu, elastic_grant_unit_span(vm));
-	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units, t.unit_grant);
+	/* Asked each time: it is about the time since the last REPORT. */
+	hint = elastic_place_hint(vm, args->vcpu->kvm);
+	if (!(vm->features & ELASTIC_FEAT_HINT))
+		hint = 0;
+	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units,
+	       t.unit_grant | hint << ELASTIC_HINT_SHIFT);
 	trace_elastic_report(vm->pid, &r);
 	return ELASTIC_OK;
 }

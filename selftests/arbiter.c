@@ -2,7 +2,7 @@
 /*
  * Several VMs and one host that has not enough for all: who gets what, who must
  * come down, what becomes of a VM that does not, of one that lies, and of one
- * that comes when there is no minimum left; where vCPUs run.
+ * that comes when there is no minimum left; where vCPUs run, and which had best go.
  *
  * The numbers follow from the policy (selftests/policy_host.c has it table by table);
  * here it is about what comes of it.
@@ -595,6 +595,42 @@ static void advice(void)
 }
 
 /* The VMM dies at any instant: before, while and after vCPUs are seized */
+/* APIC id plus 1 of the vCPU that had best go */
+static unsigned int hint(struct kg_vm *vm)
+{
+	return content(vm).rdx >> ELASTIC_HINT_SHIFT;
+}
+
+static void hints(void)
+{
+	struct kg_vm *vm = managed();
+	struct kg_answer r;
+	unsigned int first;
+
+	ktap_diag("which vCPU to give up first");
+	kg_request(&vm->vcpu[0], 0xe, 0, 0);
+	r = content(vm);
+	ktap_eq(r.rdx, BOOT, "who did not ask for hints has none");
+	vm->more_features = ELASTIC_FEAT_HINT;
+	kg_must_hello(&vm->vcpu[0], 0xf, &absent, 1);
+	r = content(vm);
+	ktap_ok((r.rdx & ELASTIC_REPORT_UNITS_MASK) == BOOT, "the units are where they were");
+	ktap_eq(hint(vm), 3 + 1, "none has run: the last");
+	spin(vm, 1);
+	spin(vm, 3);
+	wait_ms(MEASURE_MS);
+	hint(vm);
+	wait_ms(MEASURE_MS);
+	ktap_eq(hint(vm), 2 + 1, "the one that ran least");
+	kg_release_cpu(&vm->vcpu[0], 4);
+	wait_ms(MEASURE_MS);
+	first = hint(vm);
+	ktap_ok(first == 1 + 1 || first == 3 + 1, "not one that is given up: %u", first);
+	kg_release_cpu(&vm->vcpu[0], 0xa);
+	ktap_eq(hint(vm), 0, "not the one that booted");
+	kg_free(vm);
+}
+
 static cpu_set_t cpus_of(struct kg_vcpu *vcpu)
 {
 	cpu_set_t set;
@@ -787,6 +823,7 @@ int main(void)
 	admission();
 	pressure();
 	advice();
+	hints();
 	places();
 	deaths();
 	return ktap_finish();
