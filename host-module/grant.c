@@ -124,14 +124,17 @@ static void recharge(struct elastic_vm *vm, struct elastic_pool *pool,
 {
 	lockdep_assert_held(&elastic_ledger_lock);
 
-	if (vm->charged)
-		pool_sub(pool, acc);
+	/* A reset came before this call was at its end: it has its ceiling. */
+	if (!vm->charged) {
+		acc->min = min;
+		return;
+	}
+	pool_sub(pool, acc);
 	acc->grant = grant;
 	acc->min = min;
 	acc->use = min(acc->use, grant);
 	acc->boot = min(acc->boot, grant);
-	if (vm->charged)
-		pool_add(pool, acc);
+	pool_add(pool, acc);
 }
 
 static void charge(struct elastic_vm *vm)
@@ -492,6 +495,9 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	elastic_arbiter_hello(vm, vcpu->kvm, again);
 	/* Now hold and gate are on. */
 	smp_store_release(&vm->epoch, epoch);
+	/* A reset that came meanwhile had nothing to settle; see there. */
+	smp_mb();
+	settle(vm);
 	mutex_unlock(&elastic_ledger_lock);
 
 	bitmap_free(ceiling);
@@ -713,7 +719,7 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 {
 	struct elastic_units *units = vm_units(vm);
 	enum elastic_reason limit;
-	u64 candidates, cpus, n, there, nr_new, k;
+	u64 candidates, cpus, n, there, nr_new, k, could = 0;
 	bool all, some;
 
 	lockdep_assert_held(&vm->lock);
@@ -740,7 +746,7 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	if (!all && want->whole) {
 		refuse_whole(want);
 		want->could_cpus = hweight64(want->got_cpus) + n;
-		want->could_units = reach(units, want->first, there, k);
+		could = k;
 		n = 0;
 		k = 0;
 	}
@@ -748,6 +754,8 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	grow(vm, &elastic_mem_pool, &vm->mem, k);
 	mutex_unlock(&elastic_ledger_lock);
 
+	if (!all && want->whole)
+		want->could_units = reach(units, want->first, there, could);
 	apply_cpus(vm, want, candidates, n);
 	recount_seized(vm);
 	apply_units(units, want, reach(units, want->first, there, k));

@@ -73,10 +73,13 @@ enum elastic_vm_state elastic_vm_state(struct elastic_vm *vm)
  */
 void elastic_vm_reset(struct elastic_vm *vm)
 {
-	bool enforced = elastic_vm_enforced(vm);
+	/*
+	 * Counted in any case: a HELLO may be under way. Of this and what that
+	 * does at its end one comes first, and the other sees it.
+	 */
+	int epoch = atomic_fetch_inc(&vm->resets);
+	bool enforced = READ_ONCE(vm->epoch) == epoch;
 
-	/* Counted in any case: a HELLO may be under way. */
-	atomic_inc(&vm->resets);
 	if (!enforced && !READ_ONCE(elastic_stopping))
 		return;
 	wake_up_all(&vm->held);
