@@ -461,15 +461,15 @@ static void enforce(bool parole)
 
 	mutex_lock(&elastic_vms_lock);
 	list_for_each_entry(vm, &elastic_vms, all) {
-		if (!elastic_grant_is_due(vm))
+		if (!elastic_seize_is_due(vm))
 			continue;
 		mutex_unlock(&elastic_vms_lock);
 		kvm = elastic_vm_get_kvm(vm);
 		if (kvm) {
 			if (mutex_trylock(&vm->lock)) {
-				elastic_grant_enforce(vm, kvm);
+				elastic_seize_enforce(vm, kvm);
 				if (parole)
-					elastic_grant_parole(vm, elastic_now_ms() + TICK_MS / 2);
+					elastic_seize_parole(vm, elastic_now_ms() + TICK_MS / 2);
 				mutex_unlock(&vm->lock);
 			}
 			kvm_put_kvm(kvm);

@@ -379,11 +379,21 @@ int elastic_pool_set_overcommit(u64 percent);
 void elastic_pool_set_tunable(u64 *tunable, u64 value);
 void elastic_pool_recount(struct elastic_pool *pool);
 u64 elastic_cpus_withheld(struct elastic_vm *vm, unsigned int word);
-void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm);
-void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms);
-bool elastic_grant_is_due(struct elastic_vm *vm);
 bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
 u64 elastic_grant_unit_span(struct elastic_vm *vm);
+
+void elastic_ledger_recharge(struct elastic_vm *vm, struct elastic_pool *pool,
+			     struct elastic_account *acc, u64 grant, u64 min);
+u64 elastic_ledger_decide(const struct elastic_pool *pool,
+			  struct elastic_account *acc, u64 want,
+			  enum elastic_reason *reason);
+void elastic_ledger_grow(struct elastic_vm *vm, struct elastic_pool *pool,
+			 struct elastic_account *acc, u64 n);
+
+/* seize.c */
+void elastic_seize_enforce(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_seize_parole(struct elastic_vm *vm, u64 until_ms);
+bool elastic_seize_is_due(struct elastic_vm *vm);
 
 /* arbiter.c */
 

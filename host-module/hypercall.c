@@ -475,8 +475,8 @@ static long run(struct args *args)
 	}
 	ret = run_op(args);
 	if (args->vm) {
-		if (elastic_grant_is_due(args->vm))
-			elastic_grant_enforce(args->vm, args->vcpu->kvm);
+		if (elastic_seize_is_due(args->vm))
+			elastic_seize_enforce(args->vm, args->vcpu->kvm);
 		mutex_unlock(&args->vm->lock);
 		count(args->vm, args->op, ret);
 	}
