@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -780,6 +781,69 @@ static void places(void)
 	kg_free(vm);
 }
 
+#define MPOL_DEFAULT	0	/* of <linux/mempolicy.h> */
+#define MPOL_BIND	2
+
+/* The CPUs of a node, as "2-3" or "2,4-5"; false: there is no such node */
+static bool node_cpus(int node, cpu_set_t *set)
+{
+	char path[64], text[256] = "", *p = text;
+	unsigned long from, to;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/cpulist", node);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	CPU_ZERO(set);
+	while (*p >= '0' && *p <= '9') {
+		from = to = strtoul(p, &p, 10);
+		if (*p == '-')
+			to = strtoul(p + 1, &p, 10);
+		for (; from <= to; from++)
+			CPU_SET(from, set);
+		if (*p == ',')
+			p++;
+	}
+	return CPU_COUNT(set);
+}
+
+static void near_memory(void)
+{
+	struct kg_config cfg = { .nr_vcpus = 2, .ram = 64ULL << ELASTIC_UNIT_SHIFT,
+				 .populate = true };
+	struct kg_vm *vm;
+	cpu_set_t cpus;
+	unsigned long nodes;
+	int node;
+
+	ktap_diag("placement near the memory");
+	if (!node_cpus(1, &cpus)) {
+		ktap_skip("the host has one node", "near the memory");
+		return;
+	}
+	for (node = 0; node < 2; node++) {
+		nodes = 1UL << node;
+		if (syscall(SYS_set_mempolicy, MPOL_BIND, &nodes, 8 * sizeof(nodes)))
+			ktap_bail("set_mempolicy: %s", strerror(errno));
+		vm = kg_new(&cfg);
+		kg_must_hello(&vm->vcpu[0], 1, NULL, 0);
+		syscall(SYS_set_mempolicy, MPOL_DEFAULT, NULL, 0);
+		host("cpu/placement", 1);
+		content(vm);
+		kg_request(&vm->vcpu[0], 2, 0, 0);
+		spin(vm, 1);
+		node_cpus(node, &cpus);
+		ktap_ok(kg_until(is_placed(vm, 1), SOON_MS) && within(&vm->vcpu[1], &cpus),
+			"on the CPUs of node %d, where its memory is", node);
+		host("cpu/placement", 0);
+		kg_free(vm);
+	}
+}
+
 static void deaths(void)
 {
 	unsigned int i, fine = 0;
@@ -825,6 +889,7 @@ int main(void)
 	advice();
 	hints();
 	places();
+	near_memory();
 	deaths();
 	return ktap_finish();
 }
