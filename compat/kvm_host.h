@@ -157,24 +157,60 @@ static inline void elastic_vcpu_recheck(struct kvm_vcpu *vcpu)
 }
 
 /**
+ * elastic_vcpu_times() - how long a vCPU's thread ran, and waited for a CPU
+ * @vcpu: the vCPU
+ * @ran_ns: it ran, all in all
+ * @waited_ns: it waited
+ *
+ * Of the thread that runs it now: what KVM tells the guest as stolen time comes
+ * from the same counter. Both are 0 if it was never run. Context: any.
+ */
+static inline void elastic_vcpu_times(struct kvm_vcpu *vcpu, u64 *ran_ns,
+				      u64 *waited_ns)
+{
+	struct task_struct *task;
+
+	*ran_ns = 0;
+	*waited_ns = 0;
+	rcu_read_lock();
+	task = pid_task(rcu_dereference(vcpu->pid), PIDTYPE_PID);
+	if (task) {
+		*ran_ns = READ_ONCE(task->se.sum_exec_runtime);
+		*waited_ns = READ_ONCE(task->sched_info.run_delay);
+	}
+	rcu_read_unlock();
+}
+
+/**
  * elastic_vcpu_wanted_ns() - time that a vCPU's thread ran or waited for a CPU
  * @vcpu: the vCPU
  *
- * Of the thread that runs it now: what KVM tells the guest as stolen time comes
- * from the same counter. Context: any.
+ * Context: any.
  */
 static inline u64 elastic_vcpu_wanted_ns(struct kvm_vcpu *vcpu)
 {
-	struct task_struct *task;
-	u64 ns = 0;
+	u64 ran, waited;
+
+	elastic_vcpu_times(vcpu, &ran, &waited);
+	return ran + waited;
+}
+
+/**
+ * elastic_vcpu_pid() - the thread that runs a vCPU
+ * @vcpu: the vCPU
+ *
+ * Context: any. The caller gives it back with put_pid(). A struct pid outlives
+ * its thread, and never stands for another one.
+ * Return: the thread, or NULL if it was never run.
+ */
+static inline struct pid *elastic_vcpu_pid(struct kvm_vcpu *vcpu)
+{
+	struct pid *pid;
 
 	rcu_read_lock();
-	task = pid_task(rcu_dereference(vcpu->pid), PIDTYPE_PID);
-	if (task)
-		ns = READ_ONCE(task->se.sum_exec_runtime) +
-		     READ_ONCE(task->sched_info.run_delay);
+	pid = get_pid(rcu_dereference(vcpu->pid));
 	rcu_read_unlock();
-	return ns;
+	return pid;
 }
 
 #endif /* COMPAT_KVM_HOST_H */

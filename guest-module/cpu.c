@@ -300,18 +300,48 @@ static int stop_one(unsigned int cpu)
 	return 0;
 }
 
+static bool can_stop(unsigned int cpu)
+{
+	return cpu_online(cpu) && slot_nameable(cpu) && !slot_waits(cpu);
+}
+
+static int give_up(unsigned int cpu)
+{
+	return stop_one(cpu) ?: release_offline(slots[cpu].apic_id / 64,
+						BIT_ULL(slots[cpu].apic_id % 64));
+}
+
+/*
+ * The CPU that the host would have go first. It holds for one, and until the next
+ * REPORT; what it may not be, or is not, is passed over.
+ */
+static unsigned int take_hint(void)
+{
+	u32 hint = session.cpu_hint;
+	unsigned int cpu;
+
+	WRITE_ONCE(session.cpu_hint, 0);
+	if (!hint)
+		return NO_CPU;
+	cpu = cpu_of(hint - 1);
+	return cpu != NO_CPU && cpu >= boot_cpus && can_stop(cpu) ? cpu : NO_CPU;
+}
+
 static int cpu_shrink(u32 want)
 {
-	unsigned int cpu = nr_cpu_ids;
+	unsigned int cpu = take_hint();
 	int ret = 0, err;
 
+	if (cpu != NO_CPU) {
+		ret = give_up(cpu);
+		if (!ret)
+			stat_inc(STAT_CPUS_HINTED);
+	}
+	cpu = nr_cpu_ids;
 	while (num_online_cpus() > want && cpu-- > 1) {
-		if (!cpu_online(cpu) || !slot_nameable(cpu) || slot_waits(cpu))
+		if (!can_stop(cpu))
 			continue;
-		err = stop_one(cpu);
-		if (!err)
-			err = release_offline(slots[cpu].apic_id / 64,
-					      BIT_ULL(slots[cpu].apic_id % 64));
+		err = give_up(cpu);
 		if (err)
 			ret = err;
 	}

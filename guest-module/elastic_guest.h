@@ -49,6 +49,7 @@ enum elastic_stat {
 	STAT_REFUSED_UNITS,
 	STAT_CPUS_ADDED,
 	STAT_CPUS_REMOVED,
+	STAT_CPUS_HINTED,
 	STAT_CPU_ADD_FAILURES,
 	STAT_CPU_REMOVE_FAILURES,
 	STAT_BLOCKS_ADDED,
@@ -210,6 +211,7 @@ enum session_state {
  * @known: a REPORT has brought what follows
  * @cpus_target: most vCPUs to hold
  * @cpus_granted: vCPUs granted
+ * @cpu_hint: APIC id plus 1 of the vCPU to give up first, any number; 0: none
  * @units_target: most units to hold
  * @units_granted: units granted, boot memory among them
  */
@@ -222,6 +224,7 @@ struct session {
 	bool known;
 	u32 cpus_target;
 	u32 cpus_granted;
+	u32 cpu_hint;
 	u64 units_target;
 	u64 units_granted;
 };

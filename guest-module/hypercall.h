@@ -68,7 +68,8 @@ static inline struct hc_answer hc_hello(const struct elastic_hello *hello, u64 l
  * @report: from kmalloc()
  *
  * Return: OK: @rbx vCPUs (low half the most to hold, high half granted), @rcx
- * the most units to hold, @rdx units granted. E_STALE, E_FAULT, E_INVAL.
+ * the most units to hold, @rdx units granted (low half) and the hint (high
+ * half). E_STALE, E_FAULT, E_INVAL.
  */
 static inline struct hc_answer hc_report(u64 cookie, const struct elastic_report *report)
 {

@@ -227,7 +227,8 @@ static u64 fill_hello(struct elastic_hello *hello, u64 *cursor)
 	memset(hello, 0, ARGUMENT_SIZE);
 	hello->version_min = ELASTIC_VERSION;
 	hello->version_max = ELASTIC_VERSION;
-	hello->features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD;
+	hello->features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD |
+			  ELASTIC_FEAT_HINT;
 	hello->nr_cpu_words = cpu_held_words(words);
 	ranges = (struct elastic_range *)(words + hello->nr_cpu_words);
 	hello->nr_ranges = mem_absent(cursor, ranges, ELASTIC_MAX_RANGES);
@@ -271,6 +272,7 @@ int session_hello(void)
 		WRITE_ONCE(session.features, answer.rcx);
 		WRITE_ONCE(session.version, answer.rdx);
 		WRITE_ONCE(session.known, false);
+		WRITE_ONCE(session.cpu_hint, 0);
 		cpu_adopt();
 		WRITE_ONCE(session.enforced, true);
 	}
@@ -328,7 +330,8 @@ static int report_once(const struct elastic_report *report)
 	WRITE_ONCE(session.cpus_target, (u32)answer.rbx);
 	WRITE_ONCE(session.cpus_granted, answer.rbx >> 32);
 	WRITE_ONCE(session.units_target, answer.rcx);
-	WRITE_ONCE(session.units_granted, answer.rdx);
+	WRITE_ONCE(session.units_granted, answer.rdx & ELASTIC_REPORT_UNITS_MASK);
+	WRITE_ONCE(session.cpu_hint, answer.rdx >> ELASTIC_HINT_SHIFT);
 	WRITE_ONCE(session.known, true);
 	return 0;
 }

@@ -171,6 +171,7 @@ STATE(cpus_max, cpu_present_limit());
 STATE(cpus_boot, cpu_boot_floor());
 STATE(cpus_granted, READ_ONCE(session.cpus_granted));
 STATE(cpus_target, READ_ONCE(session.cpus_target));
+STATE(cpu_hint, READ_ONCE(session.cpu_hint));
 STATE(cpus_wanted, READ_ONCE(worker_view.cpus_wanted));
 STATE(units_online, mem_units());
 STATE(units_granted, READ_ONCE(session.units_granted));
@@ -217,6 +218,7 @@ static struct attribute *state_attrs[] = {
 	&cpus_boot_state.attr.attr,
 	&cpus_granted_state.attr.attr,
 	&cpus_target_state.attr.attr,
+	&cpu_hint_state.attr.attr,
 	&cpus_wanted_state.attr.attr,
 	&units_online_state.attr.attr,
 	&units_granted_state.attr.attr,
@@ -399,6 +401,7 @@ static const char * const stat_names[STAT_NR] = {
 	[STAT_REFUSED_UNITS]		= "refused_units",
 	[STAT_CPUS_ADDED]		= "cpus_added",
 	[STAT_CPUS_REMOVED]		= "cpus_removed",
+	[STAT_CPUS_HINTED]		= "cpus_hinted",
 	[STAT_CPU_ADD_FAILURES]		= "cpu_add_failures",
 	[STAT_CPU_REMOVE_FAILURES]	= "cpu_remove_failures",
 	[STAT_BLOCKS_ADDED]		= "blocks_added",

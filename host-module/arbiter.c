@@ -461,15 +461,15 @@ static void enforce(bool parole)
 
 	mutex_lock(&elastic_vms_lock);
 	list_for_each_entry(vm, &elastic_vms, all) {
-		if (!elastic_grant_is_due(vm))
+		if (!elastic_seize_is_due(vm))
 			continue;
 		mutex_unlock(&elastic_vms_lock);
 		kvm = elastic_vm_get_kvm(vm);
 		if (kvm) {
 			if (mutex_trylock(&vm->lock)) {
-				elastic_grant_enforce(vm, kvm);
+				elastic_seize_enforce(vm, kvm);
 				if (parole)
-					elastic_grant_parole(vm, elastic_now_ms() + TICK_MS / 2);
+					elastic_seize_parole(vm, elastic_now_ms() + TICK_MS / 2);
 				mutex_unlock(&vm->lock);
 			}
 			kvm_put_kvm(kvm);
@@ -490,6 +490,7 @@ static void tick(struct work_struct *work)
 	elastic_advice_look(&elastic_cpu_pool);
 	elastic_advice_look(&elastic_mem_pool);
 	enforce(ticks++ % PAROLE_TICKS == 0);
+	elastic_place_look();
 	mutex_lock(&elastic_ledger_lock);
 	elastic_arbiter_tick_soon();
 	mutex_unlock(&elastic_ledger_lock);

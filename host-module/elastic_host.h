@@ -133,6 +133,8 @@ struct elastic_units {
 	unsigned long *withheld;
 };
 
+struct elastic_seat;
+
 /**
  * struct elastic_vm - a VM that has said HELLO
  * @kvm: KVM's VM. Compared, and used only from one of its vCPUs' contexts: no
@@ -156,6 +158,11 @@ struct elastic_units {
  * @cpu_withheld: those outside the grant; bits change atomically under @lock
  * @cpu_seized: those of them that were taken after a deadline; they are let run
  *	now and then, so this goes before @cpu_withheld; under @lock
+ * @cpu_extra: vCPUs granted since the first HELLO after a reset; bits change
+ *	atomically under @lock
+ * @seats: where the first @nr_seats vCPUs run; made in the first HELLO, see place.c
+ * @nr_seats: how many; read with acquire semantics outside @lock
+ * @home_node: NUMA node of its memory, NUMA_NO_NODE if that is not known
  * @parole_ms: until when they are let run, 0: not now; under @lock
  * @ran_ns: time that the vCPUs' threads wanted to run, at @ran_at_ns; under @lock
  * @ran_at_ns: when that was
@@ -193,6 +200,10 @@ struct elastic_vm {
 	DECLARE_BITMAP(cpu_ceiling, ELASTIC_MAX_CPUS);
 	DECLARE_BITMAP(cpu_withheld, ELASTIC_MAX_CPUS);
 	DECLARE_BITMAP(cpu_seized, ELASTIC_MAX_CPUS);
+	DECLARE_BITMAP(cpu_extra, ELASTIC_MAX_CPUS);
+	struct elastic_seat *seats;
+	unsigned int nr_seats;
+	int home_node;
 	u64 parole_ms;
 	u64 ran_ns;
 	u64 ran_at_ns;
@@ -253,6 +264,7 @@ void elastic_vm_reset(struct elastic_vm *vm);
 void elastic_vm_gone(struct elastic_vm *vm);
 struct kvm *elastic_vm_get_kvm(struct elastic_vm *vm);
 void elastic_vms_queue(struct delayed_work *work, unsigned int ms);
+void elastic_vms_run(struct work_struct *work);
 enum elastic_vm_state elastic_vm_state(struct elastic_vm *vm);
 
 /* hypercall.c */
@@ -367,10 +379,21 @@ int elastic_pool_set_overcommit(u64 percent);
 void elastic_pool_set_tunable(u64 *tunable, u64 value);
 void elastic_pool_recount(struct elastic_pool *pool);
 u64 elastic_cpus_withheld(struct elastic_vm *vm, unsigned int word);
-void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm);
-void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms);
-bool elastic_grant_is_due(struct elastic_vm *vm);
 bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit);
+u64 elastic_grant_unit_span(struct elastic_vm *vm);
+
+void elastic_ledger_recharge(struct elastic_vm *vm, struct elastic_pool *pool,
+			     struct elastic_account *acc, u64 grant, u64 min);
+u64 elastic_ledger_decide(const struct elastic_pool *pool,
+			  struct elastic_account *acc, u64 want,
+			  enum elastic_reason *reason);
+void elastic_ledger_grow(struct elastic_vm *vm, struct elastic_pool *pool,
+			 struct elastic_account *acc, u64 n);
+
+/* seize.c */
+void elastic_seize_enforce(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_seize_parole(struct elastic_vm *vm, u64 until_ms);
+bool elastic_seize_is_due(struct elastic_vm *vm);
 
 /* arbiter.c */
 
@@ -418,6 +441,19 @@ int elastic_gate_cache(struct kvm *kvm, void *cache, gpa_t gpa);
 /* hold.c */
 int elastic_hold(struct kvm_vcpu *vcpu);
 void elastic_hold_kick(struct kvm *kvm, unsigned int word, u64 cpus);
+
+/* place.c */
+extern u64 elastic_placement;
+int elastic_place_set(u64 on);
+void elastic_place_look(void);
+void elastic_place_hello(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_place_undo(struct elastic_vm *vm);
+void elastic_place_end(struct elastic_vm *vm);
+u64 elastic_place_hint(struct elastic_vm *vm, struct kvm *kvm);
+void elastic_place_sample(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
+			  u64 units);
+unsigned int elastic_place_nr(struct elastic_vm *vm);
+void elastic_place_stop(void);
 
 /* reclaim.c */
 u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,

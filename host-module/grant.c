@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // Copyright (C) the kvm-elastic authors
 /*
- * The ledger: who has been granted what. The only place that changes a grant,
- * and where use <= grant <= ceiling is checked.
+ * The ledger: who has been granted what. The place that changes a grant (seize.c
+ * does it by functions from here), and where use <= grant <= ceiling is checked.
  *
  * The bitmaps say which vCPUs and units are withheld; hold and gate read them
  * without a lock. The accounts and the pools count. Both change together:
@@ -32,9 +32,6 @@ struct elastic_pool elastic_mem_pool;
 #define DEFAULT_MEM_DEADLINE_MS	30000
 #define DEFAULT_GROWTH		25
 #define DEFAULT_ADVICE_MS	30000
-
-/* Long enough to see which vCPUs run, and short enough to say so of now. */
-#define SEEN_MIN_MS		100
 
 u64 elastic_overcommit = DEFAULT_OVERCOMMIT;
 u64 elastic_mem_low;
@@ -118,20 +115,32 @@ void elastic_pool_recount(struct elastic_pool *pool)
 		pool_add(pool, pool == &elastic_cpu_pool ? &vm->cpu : &vm->mem);
 }
 
-/* Charge the pool anew after @acc->grant or @acc->min has become something. */
-static void recharge(struct elastic_vm *vm, struct elastic_pool *pool,
-		     struct elastic_account *acc, u64 grant, u64 min)
+/**
+ * elastic_ledger_recharge() - have the pool pay for another grant or minimum
+ * @vm: the VM
+ * @pool: the pool
+ * @acc: the VM's account there
+ * @grant: what it has from now on
+ * @min: its minimum
+ *
+ * Context: elastic_ledger_lock held.
+ */
+void elastic_ledger_recharge(struct elastic_vm *vm, struct elastic_pool *pool,
+			     struct elastic_account *acc, u64 grant, u64 min)
 {
 	lockdep_assert_held(&elastic_ledger_lock);
 
-	if (vm->charged)
-		pool_sub(pool, acc);
+	/* A reset came before this call was at its end: it has its ceiling. */
+	if (!vm->charged) {
+		acc->min = min;
+		return;
+	}
+	pool_sub(pool, acc);
 	acc->grant = grant;
 	acc->min = min;
 	acc->use = min(acc->use, grant);
 	acc->boot = min(acc->boot, grant);
-	if (vm->charged)
-		pool_add(pool, acc);
+	pool_add(pool, acc);
 }
 
 static void charge(struct elastic_vm *vm)
@@ -477,6 +486,8 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		vm->cpu_seized[i] &= again && i < nr_words ? held[i] : 0;
 	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
 	vm->parole_ms = 0;
+	if (!again)
+		bitmap_zero(vm->cpu_extra, ELASTIC_MAX_CPUS);
 	bitmap_copy(vm->cpu_ceiling, ceiling, ELASTIC_MAX_CPUS);
 	bitmap_copy(vm->cpu_withheld, withheld, ELASTIC_MAX_CPUS);
 	rcu_assign_pointer(vm->units, units);
@@ -490,6 +501,9 @@ int elastic_grant_begin(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	elastic_arbiter_hello(vm, vcpu->kvm, again);
 	/* Now hold and gate are on. */
 	smp_store_release(&vm->epoch, epoch);
+	/* A reset that came meanwhile had nothing to settle; see there. */
+	smp_mb();
+	settle(vm);
 	mutex_unlock(&elastic_ledger_lock);
 
 	bitmap_free(ceiling);
@@ -524,9 +538,30 @@ bool elastic_unit_withheld(struct elastic_vm *vm, u64 unit)
 	return withheld;
 }
 
-/* The policy's answer for one account; the caller applies it. */
-static u64 decide(const struct elastic_pool *pool, struct elastic_account *acc,
-		  u64 want, enum elastic_reason *reason)
+/**
+ * elastic_grant_unit_span() - number of the unit behind the last one
+ * @vm: the VM, enforced
+ *
+ * Context: @vm->lock held.
+ */
+u64 elastic_grant_unit_span(struct elastic_vm *vm)
+{
+	return vm_units(vm)->nr;
+}
+
+/**
+ * elastic_ledger_decide() - the policy's answer for one account
+ * @pool: the pool
+ * @acc: the account
+ * @want: how much more is wanted
+ * @reason: why not all
+ *
+ * Context: elastic_ledger_lock held.
+ * Return: how much more may be granted; the caller applies it.
+ */
+u64 elastic_ledger_decide(const struct elastic_pool *pool,
+			  struct elastic_account *acc, u64 want,
+			  enum elastic_reason *reason)
 {
 	u64 rate = pool->now * pool->growth / 100 + 1;
 	struct elastic_ask ask = {
@@ -549,16 +584,24 @@ static u64 decide(const struct elastic_pool *pool, struct elastic_account *acc,
 	return elastic_policy_grant(&ask, reason);
 }
 
-/* @n more: charge it, and pay for what is beyond the VM's part. */
-static void grow(struct elastic_vm *vm, struct elastic_pool *pool,
-		 struct elastic_account *acc, u64 n)
+/**
+ * elastic_ledger_grow() - charge for more, and pay for what is beyond the VM's part
+ * @vm: the VM
+ * @pool: the pool
+ * @acc: the VM's account there
+ * @n: how much more
+ *
+ * Context: elastic_ledger_lock held.
+ */
+void elastic_ledger_grow(struct elastic_vm *vm, struct elastic_pool *pool,
+			 struct elastic_account *acc, u64 n)
 {
 	u64 part = max3(acc->entitled, acc->min, acc->grant);
 	u64 cost;
 
 	lockdep_assert_held(&elastic_ledger_lock);
 
-	recharge(vm, pool, acc, acc->grant + n, acc->min);
+	elastic_ledger_recharge(vm, pool, acc, acc->grant + n, acc->min);
 	cost = acc->grant > part ? (acc->grant - part) * 1000 : 0;
 	acc->bucket.milli -= min(cost, acc->bucket.milli);
 }
@@ -641,6 +684,7 @@ static void apply_cpus(struct elastic_vm *vm, struct elastic_want *want,
 		want->got_cpus |= BIT_ULL(id);
 		clear_bit(want->word * 64 + id, vm->cpu_withheld);
 		clear_bit(want->word * 64 + id, vm->cpu_seized);
+		set_bit(want->word * 64 + id, vm->cpu_extra);
 	}
 }
 
@@ -699,7 +743,7 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 {
 	struct elastic_units *units = vm_units(vm);
 	enum elastic_reason limit;
-	u64 candidates, cpus, n, there, nr_new, k;
+	u64 candidates, cpus, n, there, nr_new, k, could = 0;
 	bool all, some;
 
 	lockdep_assert_held(&vm->lock);
@@ -715,10 +759,10 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 
 	mutex_lock(&elastic_ledger_lock);
 	elastic_arbiter_request(vm, cpus, nr_new);
-	n = decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
+	n = elastic_ledger_decide(&elastic_cpu_pool, &vm->cpu, cpus, &limit);
 	if (n < cpus)
 		want->cpu_reason = limit;
-	k = decide(&elastic_mem_pool, &vm->mem, nr_new, &limit);
+	k = elastic_ledger_decide(&elastic_mem_pool, &vm->mem, nr_new, &limit);
 	if (k < nr_new)
 		want->mem_reason = limit;
 	all = want->cpu_reason == ELASTIC_R_NONE &&
@@ -726,14 +770,16 @@ long elastic_grant_request(struct elastic_vm *vm, struct elastic_want *want)
 	if (!all && want->whole) {
 		refuse_whole(want);
 		want->could_cpus = hweight64(want->got_cpus) + n;
-		want->could_units = reach(units, want->first, there, k);
+		could = k;
 		n = 0;
 		k = 0;
 	}
-	grow(vm, &elastic_cpu_pool, &vm->cpu, n);
-	grow(vm, &elastic_mem_pool, &vm->mem, k);
+	elastic_ledger_grow(vm, &elastic_cpu_pool, &vm->cpu, n);
+	elastic_ledger_grow(vm, &elastic_mem_pool, &vm->mem, k);
 	mutex_unlock(&elastic_ledger_lock);
 
+	if (!all && want->whole)
+		want->could_units = reach(units, want->first, there, could);
 	apply_cpus(vm, want, candidates, n);
 	recount_seized(vm);
 	apply_units(units, want, reach(units, want->first, there, k));
@@ -777,8 +823,8 @@ u64 elastic_grant_release_cpus(struct elastic_vm *vm, unsigned int word,
 		set_bit(word * 64 + __ffs64(left), vm->cpu_withheld);
 
 	mutex_lock(&elastic_ledger_lock);
-	recharge(vm, &elastic_cpu_pool, &vm->cpu,
-		 vm->cpu.grant - hweight64(cpus), vm->cpu.min);
+	elastic_ledger_recharge(vm, &elastic_cpu_pool, &vm->cpu,
+				vm->cpu.grant - hweight64(cpus), vm->cpu.min);
 	mutex_unlock(&elastic_ledger_lock);
 	return cpus;
 }
@@ -828,8 +874,8 @@ void elastic_grant_release_units(struct elastic_vm *vm,
 	smp_mb__after_atomic();
 
 	mutex_lock(&elastic_ledger_lock);
-	recharge(vm, &elastic_mem_pool, &vm->mem, vm->mem.grant - r->nr,
-		 vm->mem.min);
+	elastic_ledger_recharge(vm, &elastic_mem_pool, &vm->mem,
+				vm->mem.grant - r->nr, vm->mem.min);
 	mutex_unlock(&elastic_ledger_lock);
 }
 
@@ -868,7 +914,7 @@ int elastic_grant_set_limit(struct elastic_vm *vm, struct elastic_account *acc,
 					 pool->minimums - acc->min, value)) {
 		ret = -ENOSPC;
 	} else {
-		recharge(vm, pool, acc, acc->grant, value);
+		elastic_ledger_recharge(vm, pool, acc, acc->grant, value);
 		acc->user_min = true;
 	}
 	elastic_arbiter_changed();
@@ -991,197 +1037,4 @@ void elastic_pool_set_tunable(u64 *tunable, u64 value)
 	*tunable = value;
 	elastic_arbiter_changed();
 	mutex_unlock(&elastic_ledger_lock);
-}
-
-/**
- * elastic_grant_is_due() - is there something to enforce on this VM?
- * @vm: the VM
- *
- * Context: any; a look without a lock.
- */
-bool elastic_grant_is_due(struct elastic_vm *vm)
-{
-	return (READ_ONCE(vm->cpu.uncooperative) &&
-		READ_ONCE(vm->cpu.grant) > READ_ONCE(vm->cpu.target)) ||
-	       READ_ONCE(vm->cpu.seized);
-}
-
-/* Let @vm's seized vCPUs run, or not. */
-static void set_parole(struct elastic_vm *vm, struct kvm *kvm, u64 until_ms)
-{
-	unsigned int id;
-	u64 i;
-
-	lockdep_assert_held(&vm->lock);
-
-	vm->parole_ms = until_ms;
-	for_each_set_bit(id, vm->cpu_seized, ELASTIC_MAX_CPUS) {
-		if (until_ms)
-			clear_bit(id, vm->cpu_withheld);
-		else
-			set_bit(id, vm->cpu_withheld);
-	}
-	if (until_ms) {
-		wake_up_all(&vm->held);
-		return;
-	}
-	for (i = 0; i < ELASTIC_MAX_CPU_WORDS; i++)
-		elastic_hold_kick(kvm, i, vm->cpu_seized[i]);
-}
-
-/**
- * elastic_grant_parole() - let the vCPUs that were taken run for a moment
- * @vm: the VM
- * @until_ms: until when
- *
- * A kernel that is willing to give them up, and was only late, has to run on
- * them for it: they may hold its locks, and all others wait for them.
- *
- * Context: may sleep; @vm->lock held.
- */
-void elastic_grant_parole(struct elastic_vm *vm, u64 until_ms)
-{
-	if (elastic_vm_enforced(vm) && !bitmap_empty(vm->cpu_seized,
-						     ELASTIC_MAX_CPUS))
-		set_parole(vm, NULL, until_ms);
-}
-
-/* Remember how long each vCPU has run. Return: did we, long enough ago? */
-static bool have_seen(struct elastic_vm *vm, struct kvm *kvm)
-{
-	u64 now = elastic_now_ms(), age = now - vm->before_ms;
-	unsigned int nr = atomic_read(&kvm->online_vcpus);
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-
-	lockdep_assert_held(&vm->lock);
-
-	/* What is old is better than to begin anew, which a busy VM could make last. */
-	if (vm->before && vm->nr_before == nr)
-		return age >= SEEN_MIN_MS;
-	kvfree(vm->before);
-	vm->before = kvcalloc(nr, sizeof(*vm->before), GFP_KERNEL);
-	if (!vm->before)
-		return false;
-	vm->nr_before = nr;
-	vm->before_ms = now;
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		if (i < nr)
-			vm->before[i] = elastic_vcpu_wanted_ns(vcpu);
-	}
-	return false;
-}
-
-/* The granted vCPU that ran least since; never the one that booted. */
-static struct kvm_vcpu *laziest(struct elastic_vm *vm, struct kvm *kvm)
-{
-	struct kvm_vcpu *vcpu, *best = NULL;
-	u64 least = U64_MAX;
-	unsigned long i;
-
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		unsigned int id = vcpu->vcpu_id;
-
-		if (i >= vm->nr_before || id >= ELASTIC_MAX_CPUS ||
-		    id == kvm->arch.bsp_vcpu_id ||
-		    !test_bit(id, vm->cpu_ceiling) ||
-		    test_bit(id, vm->cpu_withheld) ||
-		    test_bit(id, vm->cpu_seized))
-			continue;
-		/* Of equals the last: it came last, as a rule. */
-		if (vm->before[i] <= least) {
-			least = vm->before[i];
-			best = vcpu;
-		}
-	}
-	return best;
-}
-
-/* Take @n vCPUs from a VM that did not give them up. */
-static void seize(struct elastic_vm *vm, struct kvm *kvm, u64 n)
-{
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-	u64 taken;
-
-	if (!have_seen(vm, kvm))
-		return;
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		if (i < vm->nr_before)
-			vm->before[i] = elastic_vcpu_wanted_ns(vcpu) -
-					vm->before[i];
-	}
-	for (taken = 0; taken < n; taken++) {
-		vcpu = laziest(vm, kvm);
-		if (!vcpu)
-			break;
-		set_bit(vcpu->vcpu_id, vm->cpu_seized);
-		set_bit(vcpu->vcpu_id, vm->cpu_withheld);
-		trace_elastic_seize(vm->pid, vcpu->vcpu_id);
-		elastic_vcpu_recheck(vcpu);
-	}
-	kvfree(vm->before);
-	vm->before = NULL;
-	elastic_stat_add(vm, ELASTIC_STAT_SEIZED, taken);
-	mutex_lock(&elastic_ledger_lock);
-	recharge(vm, &elastic_cpu_pool, &vm->cpu, vm->cpu.grant - taken,
-		 vm->cpu.min);
-	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
-	elastic_arbiter_changed();
-	mutex_unlock(&elastic_ledger_lock);
-}
-
-/* There is room again: give back what was taken, as far as there is. */
-static void give_back(struct elastic_vm *vm)
-{
-	enum elastic_reason reason;
-	unsigned int id;
-	u64 n, left;
-
-	mutex_lock(&elastic_ledger_lock);
-	n = decide(&elastic_cpu_pool, &vm->cpu, vm->cpu.seized, &reason);
-	left = n;
-	for_each_set_bit(id, vm->cpu_seized, ELASTIC_MAX_CPUS) {
-		if (!left)
-			break;
-		left--;
-		clear_bit(id, vm->cpu_seized);
-		clear_bit(id, vm->cpu_withheld);
-		trace_elastic_give_back(vm->pid, id);
-	}
-	grow(vm, &elastic_cpu_pool, &vm->cpu, n);
-	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
-	mutex_unlock(&elastic_ledger_lock);
-	if (n)
-		wake_up_all(&vm->held);
-}
-
-/**
- * elastic_grant_enforce() - take what is due from a VM, or give it back
- * @vm: the VM
- * @kvm: KVM's VM, which stays meanwhile
- *
- * Context: may sleep; @vm->lock held.
- */
-void elastic_grant_enforce(struct elastic_vm *vm, struct kvm *kvm)
-{
-	struct elastic_account *acc = &vm->cpu;
-	u64 surplus = 0;
-	bool room;
-
-	lockdep_assert_held(&vm->lock);
-
-	if (!elastic_vm_enforced(vm))
-		return;
-	mutex_lock(&elastic_ledger_lock);
-	if (acc->uncooperative && acc->grant > acc->target)
-		surplus = acc->grant - acc->target;
-	room = acc->seized && acc->target > acc->grant;
-	mutex_unlock(&elastic_ledger_lock);
-	if (surplus)
-		seize(vm, kvm, surplus);
-	else if (room)
-		give_back(vm);
-	if (vm->parole_ms && elastic_now_ms() >= vm->parole_ms)
-		set_parole(vm, kvm, 0);
 }

@@ -12,7 +12,8 @@
 #include "elastic_host.h"
 #include "trace.h"
 
-#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD)
+#define FEATURES	(ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | \
+			 ELASTIC_FEAT_DISCARD | ELASTIC_FEAT_HINT)
 
 /**
  * struct args - one call, taken apart
@@ -193,6 +194,7 @@ static long hello_begin(struct args *args, const struct elastic_hello *h)
 	do
 		cookie = get_random_u64();
 	while (!cookie);
+	elastic_place_hello(vm, args->vcpu->kvm);
 	vm->features = h->features & FEATURES;
 	WRITE_ONCE(vm->cookie, cookie);
 	trace_elastic_hello(vm->pid, vm->cpu.grant, vm->cpu.ceiling,
@@ -246,6 +248,7 @@ static long op_report(struct args *args)
 	struct elastic_vm *vm = args->vm;
 	struct elastic_targets t;
 	struct elastic_report r;
+	u64 hint;
 
 	if (args->b != sizeof(r) || !IS_ALIGNED(args->a, 8))
 		return invalid(args, ELASTIC_R_LENGTH, 0);
@@ -255,7 +258,13 @@ static long op_report(struct args *args)
 	if (memchr_inv(r.reserved, 0, sizeof(r.reserved)))
 		return invalid(args, ELASTIC_R_RESERVED, 0);
 	elastic_arbiter_report(vm, args->vcpu, &r, &t);
-	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units, t.unit_grant);
+	elastic_place_sample(vm, args->vcpu, elastic_grant_unit_span(vm));
+	/* Asked each time: it is about the time since the last REPORT. */
+	hint = elastic_place_hint(vm, args->vcpu->kvm);
+	if (!(vm->features & ELASTIC_FEAT_HINT))
+		hint = 0;
+	answer(args, t.cpus | (u64)t.cpu_grant << 32, t.units,
+	       t.unit_grant | hint << ELASTIC_HINT_SHIFT);
 	trace_elastic_report(vm->pid, &r);
 	return ELASTIC_OK;
 }
@@ -466,8 +475,8 @@ static long run(struct args *args)
 	}
 	ret = run_op(args);
 	if (args->vm) {
-		if (elastic_grant_is_due(args->vm))
-			elastic_grant_enforce(args->vm, args->vcpu->kvm);
+		if (elastic_seize_is_due(args->vm))
+			elastic_seize_enforce(args->vm, args->vcpu->kvm);
 		mutex_unlock(&args->vm->lock);
 		count(args->vm, args->op, ret);
 	}

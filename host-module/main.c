@@ -66,6 +66,7 @@ static int __init elastic_host_init(void)
 
 err_sysfs:
 	elastic_arbiter_stop();
+	elastic_place_stop();
 	elastic_vms_stop();
 	elastic_sysfs_stop();
 	elastic_arbiter_free();
@@ -83,6 +84,7 @@ err_vms:
 static void __exit elastic_host_exit(void)
 {
 	elastic_arbiter_stop();
+	elastic_place_stop();
 	elastic_hooks_stop();
 	elastic_vms_stop();
 	elastic_sysfs_stop();

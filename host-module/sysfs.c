@@ -99,6 +99,11 @@ static int set_overcommit(struct elastic_pool *pool, u64 percent)
 	return elastic_pool_set_overcommit(percent);
 }
 
+static int set_placement(struct elastic_pool *pool, u64 on)
+{
+	return elastic_place_set(on);
+}
+
 #define POOL_RO(var, file, p, field, factor) \
 	static struct pool_attr var = { \
 		.attr = __ATTR(file, 0444, pool_attr_show, NULL), \
@@ -130,6 +135,9 @@ POOL_RW(cpu_deadline, deadline_ms, elastic_cpu_pool,
 	DEADLINE_MAX_MS, NULL);
 POOL_RW(cpu_growth, growth, elastic_cpu_pool, elastic_cpu_pool.growth, 1,
 	parse_cpus, 1, GROWTH_MAX, NULL);
+
+POOL_RW(cpu_placement, placement, elastic_cpu_pool, elastic_placement, 1,
+	parse_cpus, 0, 1, set_placement);
 
 POOL_RW(mem_pool, pool_mib, elastic_mem_pool, elastic_mem_pool.total, MIB,
 	parse_mib, 0, U64_MAX, elastic_pool_set);
@@ -182,7 +190,7 @@ static struct attribute *pool_cpu_attrs[] = {
 	&cpu_pool.attr.attr, &cpu_used.attr.attr, &cpu_overcommit.attr.attr,
 	&cpu_reserve.attr.attr, &cpu_default_min.attr.attr,
 	&cpu_deadline.attr.attr, &cpu_growth.attr.attr, &cpu_advice.attr.attr,
-	NULL
+	&cpu_placement.attr.attr, NULL
 };
 static struct attribute *pool_mem_attrs[] = {
 	&mem_pool.attr.attr, &mem_now.attr.attr, &mem_used.attr.attr,
@@ -271,6 +279,12 @@ static ssize_t cpu_list_show(struct elastic_vm *vm, char *buf)
 }
 VM_RO(cpu, list);
 
+static ssize_t cpu_placed_show(struct elastic_vm *vm, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", elastic_place_nr(vm));
+}
+VM_RO(cpu, placed);
+
 /* A number of an account; @scale turns it into what the file shows. */
 #define ACCOUNT_RO(acc, file, field, scale) \
 	static ssize_t acc##_##file##_show(struct elastic_vm *vm, char *buf) \
@@ -340,7 +354,7 @@ static struct attribute *vm_cpu_attrs[] = {
 	&cpu_ceiling.attr, &cpu_grant.attr, &cpu_list.attr, &cpu_use.attr,
 	&cpu_min.attr, &cpu_max.attr, &cpu_weight.attr, &cpu_entitled.attr,
 	&cpu_busy.attr, &cpu_need.attr, &cpu_target.attr, &cpu_seized.attr,
-	NULL
+	&cpu_placed.attr, NULL
 };
 static struct attribute *vm_mem_attrs[] = {
 	&mem_ceiling_mib.attr, &mem_grant_mib.attr, &mem_use_mib.attr,

@@ -371,6 +371,48 @@ TRACE_EVENT(elastic_advice,
 		  __entry->is_short, __entry->missing)
 );
 
+TRACE_EVENT(elastic_place,
+	TP_PROTO(pid_t vm, pid_t thread, unsigned int first, unsigned int cpus,
+		 u32 cost, int ret),
+	TP_ARGS(vm, thread, first, cpus, cost, ret),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(pid_t, thread)
+		__field(unsigned int, first)
+		__field(unsigned int, cpus)
+		__field(u32, cost)
+		__field(int, ret)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->thread = thread;
+		__entry->first = first;
+		__entry->cpus = cpus;
+		__entry->cost = cost;
+		__entry->ret = ret;
+	),
+	TP_printk("vm=%d thread=%d first=%u cpus=%u cost=%u ret=%d",
+		  __entry->vm, __entry->thread, __entry->first, __entry->cpus,
+		  __entry->cost, __entry->ret)
+);
+
+TRACE_EVENT(elastic_unplace,
+	TP_PROTO(pid_t vm, pid_t thread, int ret),
+	TP_ARGS(vm, thread, ret),
+	TP_STRUCT__entry(
+		__field(pid_t, vm)
+		__field(pid_t, thread)
+		__field(int, ret)
+	),
+	TP_fast_assign(
+		__entry->vm = vm;
+		__entry->thread = thread;
+		__entry->ret = ret;
+	),
+	TP_printk("vm=%d thread=%d ret=%d", __entry->vm, __entry->thread,
+		  __entry->ret)
+);
+
 #endif /* ELASTIC_HOST_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH

@@ -73,10 +73,13 @@ enum elastic_vm_state elastic_vm_state(struct elastic_vm *vm)
  */
 void elastic_vm_reset(struct elastic_vm *vm)
 {
-	bool enforced = elastic_vm_enforced(vm);
+	/*
+	 * Counted in any case: a HELLO may be under way. Of this and what that
+	 * does at its end one comes first, and the other sees it.
+	 */
+	int epoch = atomic_fetch_inc(&vm->resets);
+	bool enforced = READ_ONCE(vm->epoch) == epoch;
 
-	/* Counted in any case: a HELLO may be under way. */
-	atomic_inc(&vm->resets);
 	if (!enforced && !READ_ONCE(elastic_stopping))
 		return;
 	wake_up_all(&vm->held);
@@ -86,7 +89,11 @@ void elastic_vm_reset(struct elastic_vm *vm)
 
 static void vm_settle(struct work_struct *work)
 {
-	elastic_grant_settle(container_of(work, struct elastic_vm, settle));
+	struct elastic_vm *vm = container_of(work, struct elastic_vm, settle);
+
+	elastic_grant_settle(vm);
+	/* A HELLO that came meanwhile is seen to by the timer. */
+	elastic_place_undo(vm);
 }
 
 /**
@@ -137,6 +144,18 @@ void elastic_vms_queue(struct delayed_work *work, unsigned int ms)
 	queue_delayed_work(vm_wq, work, msecs_to_jiffies(ms));
 }
 
+/**
+ * elastic_vms_run() - have something done in order with the end of records, now
+ * @work: what
+ *
+ * Context: may sleep; returns when it is done.
+ */
+void elastic_vms_run(struct work_struct *work)
+{
+	queue_work(vm_wq, work);
+	flush_work(work);
+}
+
 static void vm_gone(struct work_struct *work)
 {
 	struct elastic_vm *vm = container_of(work, struct elastic_vm, gone);
@@ -147,6 +166,7 @@ static void vm_gone(struct work_struct *work)
 	mutex_unlock(&elastic_vms_lock);
 	/* Nobody finds it any more, so nobody queues this again. */
 	cancel_work_sync(&vm->settle);
+	elastic_place_end(vm);
 	elastic_grant_end(vm);
 	elastic_arbiter_remove();
 	kobject_put(&vm->kobj);
@@ -198,6 +218,7 @@ struct elastic_vm *elastic_vm_create(struct kvm *kvm)
 	vm->cpu.weight = ELASTIC_WEIGHT_DEFAULT;
 	vm->mem.weight = ELASTIC_WEIGHT_DEFAULT;
 	vm->pid = current->tgid;
+	vm->home_node = NUMA_NO_NODE;
 	vm_name(vm);
 	mutex_init(&vm->lock);
 	atomic_set(&vm->resets, 1);

@@ -2,7 +2,7 @@
 /*
  * Several VMs and one host that has not enough for all: who gets what, who must
  * come down, what becomes of a VM that does not, of one that lies, and of one
- * that comes when there is no minimum left.
+ * that comes when there is no minimum left; where vCPUs run, and which had best go.
  *
  * The numbers follow from the policy (selftests/policy_host.c has it table by table);
  * here it is about what comes of it.
@@ -11,8 +11,10 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +35,7 @@ static struct { const char *file; s64 was; } tunables[] = {
 	{ "cpu/pool", 0 }, { "memory/pool_mib", 0 }, { "cpu/deadline_ms", 0 },
 	{ "memory/deadline_ms", 0 }, { "cpu/default_min", 0 }, { "memory/default_min_mib", 0 },
 	{ "advice_ms", 0 }, { "memory/growth", 0 }, { "memory/low_mib", 0 }, { "cpu/growth", 0 },
+	{ "cpu/placement", 0 },
 };
 
 #define NR(a) (sizeof(a) / sizeof(*(a)))
@@ -593,6 +596,254 @@ static void advice(void)
 }
 
 /* The VMM dies at any instant: before, while and after vCPUs are seized */
+/* APIC id plus 1 of the vCPU that had best go */
+static unsigned int hint(struct kg_vm *vm)
+{
+	return content(vm).rdx >> ELASTIC_HINT_SHIFT;
+}
+
+static void hints(void)
+{
+	struct kg_vm *vm = managed();
+	struct kg_answer r;
+	unsigned int first;
+
+	ktap_diag("which vCPU to give up first");
+	kg_request(&vm->vcpu[0], 0xe, 0, 0);
+	r = content(vm);
+	ktap_eq(r.rdx, BOOT, "who did not ask for hints has none");
+	vm->more_features = ELASTIC_FEAT_HINT;
+	kg_must_hello(&vm->vcpu[0], 0xf, &absent, 1);
+	r = content(vm);
+	ktap_ok((r.rdx & ELASTIC_REPORT_UNITS_MASK) == BOOT, "the units are where they were");
+	ktap_eq(hint(vm), 3 + 1, "none has run: the last");
+	spin(vm, 1);
+	spin(vm, 3);
+	wait_ms(MEASURE_MS);
+	hint(vm);
+	wait_ms(MEASURE_MS);
+	ktap_eq(hint(vm), 2 + 1, "the one that ran least");
+	kg_release_cpu(&vm->vcpu[0], 4);
+	wait_ms(MEASURE_MS);
+	first = hint(vm);
+	ktap_ok(first == 1 + 1 || first == 3 + 1, "not one that is given up: %u", first);
+	kg_release_cpu(&vm->vcpu[0], 0xa);
+	ktap_eq(hint(vm), 0, "not the one that booted");
+	kg_free(vm);
+}
+
+static cpu_set_t cpus_of(struct kg_vcpu *vcpu)
+{
+	cpu_set_t set;
+
+	if (pthread_getaffinity_np(vcpu->thread, sizeof(set), &set))
+		ktap_bail("pthread_getaffinity_np");
+	return set;
+}
+
+static bool may_use(struct kg_vcpu *vcpu, const cpu_set_t *want)
+{
+	cpu_set_t set = cpus_of(vcpu);
+
+	return CPU_EQUAL(&set, want);
+}
+
+static void allow(struct kg_vcpu *vcpu, const cpu_set_t *set)
+{
+	if (pthread_setaffinity_np(vcpu->thread, sizeof(*set), set))
+		ktap_bail("pthread_setaffinity_np");
+}
+
+static bool within(struct kg_vcpu *vcpu, const cpu_set_t *all)
+{
+	cpu_set_t set = cpus_of(vcpu), both;
+
+	CPU_AND(&both, &set, all);
+	return CPU_COUNT(&set) && CPU_EQUAL(&both, &set);
+}
+
+/* The @nr-th CPU of a set, counted from 0 */
+static cpu_set_t nth(const cpu_set_t *set, int nr)
+{
+	cpu_set_t one;
+	int cpu;
+
+	CPU_ZERO(&one);
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, set) && !nr--)
+			CPU_SET(cpu, &one);
+	return one;
+}
+
+/* A process that keeps the CPUs of a set busy, one each */
+static void keep_busy(const cpu_set_t *set, pid_t *pids)
+{
+	cpu_set_t one;
+	int i;
+
+	for (i = 0; i < CPU_COUNT(set); i++) {
+		one = nth(set, i);
+		pids[i] = fork();
+		if (pids[i] < 0)
+			ktap_bail("fork: %s", strerror(errno));
+		if (pids[i])
+			continue;
+		if (sched_setaffinity(0, sizeof(one), &one))
+			_exit(1);
+		for (;;)
+			;
+	}
+}
+
+static bool is_placed(struct kg_vm *vm, int nr)
+{
+	return kg_stat(vm, "cpu/placed") == nr;
+}
+
+static void place(struct kg_vm *vm)
+{
+	kg_request(&vm->vcpu[0], 2, 0, 0);
+	if (!kg_until(is_placed(vm, 1), SOON_MS))
+		ktap_bail("the vCPU is not placed");
+}
+
+static void places(void)
+{
+	struct kg_vm *vm = managed();
+	struct kg_vcpu *ap = &vm->vcpu[1];
+	cpu_set_t all, some, other;
+	pid_t pids[2];
+	int i;
+
+	ktap_diag("placement");
+	kg_request(&vm->vcpu[0], 2, 0, 0);
+	spin(vm, 1);
+	all = cpus_of(ap);
+	wait_ms(MEASURE_MS);
+	ktap_ok(is_placed(vm, 0), "off: no vCPU is placed");
+	host("cpu/placement", 1);
+	ktap_ok(kg_until(is_placed(vm, 1), SOON_MS), "on: the vCPU that was granted is placed");
+	ktap_ok(within(ap, &all), "on CPUs that it was allowed");
+	ktap_ok(gets_on(ap), "and runs");
+	host("cpu/placement", 0);
+	ktap_ok(is_placed(vm, 0) && may_use(ap, &all), "off: it is allowed what it was, at once");
+
+	host("cpu/placement", 1);
+	place(vm);
+	kg_release_cpu(&vm->vcpu[0], 2);
+	ktap_ok(kg_until(is_placed(vm, 0), SOON_MS) && may_use(ap, &all), "released: the same");
+
+	some = nth(&all, 0);
+	allow(ap, &some);
+	place(vm);
+	ktap_ok(may_use(ap, &some), "who is allowed one CPU stays there");
+	kg_release_cpu(&vm->vcpu[0], 2);
+	ktap_ok(kg_until(is_placed(vm, 0), SOON_MS) && may_use(ap, &some), "and afterwards, too");
+
+	if (CPU_COUNT(&all) >= 4) {
+		other = nth(&all, 1);
+		CPU_OR(&some, &some, &other);
+		allow(ap, &all);
+		keep_busy(&some, pids);
+		wait_ms(3000);
+		place(vm);
+		other = cpus_of(ap);
+		CPU_AND(&other, &other, &some);
+		ktap_ok(!CPU_COUNT(&other) && within(ap, &all), "not where others keep CPUs busy");
+		for (i = 0; i < 2; i++) {
+			kill(pids[i], SIGKILL);
+			waitpid(pids[i], NULL, 0);
+		}
+		/* It is there, and not alone; whatever it has been set to, this is another one. */
+		other = cpus_of(ap);
+		some = nth(&all, CPU_ISSET(0, &other) && CPU_COUNT(&other) == 1);
+		allow(ap, &some);
+		ktap_ok(kg_until(is_placed(vm, 0), SOON_MS) && may_use(ap, &some),
+			"the administrator sets something else: that counts");
+		wait_ms(3000);
+		ktap_ok(is_placed(vm, 0) && may_use(ap, &some), "and goes on to");
+		host("cpu/placement", 0);
+		ktap_ok(may_use(ap, &some), "also when placement is turned off");
+	} else {
+		ktap_skip("the host has fewer than four CPUs", "busy CPUs");
+		host("cpu/placement", 0);
+	}
+
+	allow(ap, &all);
+	host("cpu/placement", 1);
+	kg_release_cpu(&vm->vcpu[0], 2);
+	ktap_ok(kg_until(is_placed(vm, 0), SOON_MS), "released");
+	place(vm);
+	kg_reset(vm);
+	ktap_ok(kg_until(may_use(ap, &all) && is_placed(vm, 0), SOON_MS), "reset: as it was");
+	host("cpu/placement", 0);
+	ktap_eq(host_write("cpu/placement", "2"), -ERANGE, "2 is refused");
+	kg_free(vm);
+}
+
+#define MPOL_DEFAULT	0	/* of <linux/mempolicy.h> */
+#define MPOL_BIND	2
+
+/* The CPUs of a node, as "2-3" or "2,4-5"; false: there is no such node */
+static bool node_cpus(int node, cpu_set_t *set)
+{
+	char path[64], text[256] = "", *p = text;
+	unsigned long from, to;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/cpulist", node);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	CPU_ZERO(set);
+	while (*p >= '0' && *p <= '9') {
+		from = to = strtoul(p, &p, 10);
+		if (*p == '-')
+			to = strtoul(p + 1, &p, 10);
+		for (; from <= to; from++)
+			CPU_SET(from, set);
+		if (*p == ',')
+			p++;
+	}
+	return CPU_COUNT(set);
+}
+
+static void near_memory(void)
+{
+	struct kg_config cfg = { .nr_vcpus = 2, .ram = 64ULL << ELASTIC_UNIT_SHIFT,
+				 .populate = true };
+	struct kg_vm *vm;
+	cpu_set_t cpus;
+	unsigned long nodes;
+	int node;
+
+	ktap_diag("placement near the memory");
+	if (!node_cpus(1, &cpus)) {
+		ktap_skip("the host has one node", "near the memory");
+		return;
+	}
+	for (node = 0; node < 2; node++) {
+		nodes = 1UL << node;
+		if (syscall(SYS_set_mempolicy, MPOL_BIND, &nodes, 8 * sizeof(nodes)))
+			ktap_bail("set_mempolicy: %s", strerror(errno));
+		vm = kg_new(&cfg);
+		kg_must_hello(&vm->vcpu[0], 1, NULL, 0);
+		syscall(SYS_set_mempolicy, MPOL_DEFAULT, NULL, 0);
+		host("cpu/placement", 1);
+		content(vm);
+		kg_request(&vm->vcpu[0], 2, 0, 0);
+		spin(vm, 1);
+		node_cpus(node, &cpus);
+		ktap_ok(kg_until(is_placed(vm, 1), SOON_MS) && within(&vm->vcpu[1], &cpus),
+			"on the CPUs of node %d, where its memory is", node);
+		host("cpu/placement", 0);
+		kg_free(vm);
+	}
+}
+
 static void deaths(void)
 {
 	unsigned int i, fine = 0;
@@ -636,6 +887,9 @@ int main(void)
 	admission();
 	pressure();
 	advice();
+	hints();
+	places();
+	near_memory();
 	deaths();
 	return ktap_finish();
 }

@@ -109,6 +109,34 @@ load
 is "$(vm_status report)" -116 "loaded anew, it knows no session"
 is "$(vm_status hello 3)" 0 "and takes a HELLO"
 
+# With a vCPU that was placed on some of the CPUs
+
+# Where its threads may run, each once
+masks()
+{
+	cat "/proc/$vm_pid"/task/*/status | grep '^Cpus_allowed_list:' | sort -u | tr '\n' ' '
+}
+
+if [ "$(nproc)" -gt 1 ]; then
+	all=$(masks)
+	taskset 1 sh -c 'while :; do :; done' &
+	busy=$!
+	at_exit "kill $busy 2>/dev/null || :"
+	echo 1 >$SYSFS/cpu/placement
+	vm release_cpu 2 >/dev/null
+	vm request 2 0 0 >/dev/null
+	check "a vCPU that was granted is placed" wait_until 30 eval '[ "$(stat_of cpu/placed)" = 1 ]'
+	check "away from a CPU that is busy" eval '[ "$(masks)" != "$all" ]'
+	diag "$(masks)"
+	check "unloaded with it" unload
+	is "$(masks)" "$all" "its thread may run where it could"
+	kill $busy
+	load
+	is "$(vm_status hello 3)" 0 "HELLO"
+else
+	skip "the host has one CPU" "a vCPU that was placed"
+fi
+
 # A file of a VM is open, and somebody is in the directory
 
 exec 7<"$VM_DIR/cpu/list"

@@ -396,8 +396,8 @@ static void hello_good(void)
 	a = HELLO_CASE("versions 1 to 2^32 - 1", OK, ANY, ANY, g.h.version_max = ~0U);
 	ktap_eq((long long)a.rdx, 1, "HELLO: version 1 is the highest both know");
 	a = HELLO_CASE("all features", OK, ANY,
-		       ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD,
-		       g.h.features = ~0ULL);
+		       ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD |
+		       ELASTIC_FEAT_HINT, g.h.features = ~0ULL);
 	ktap_ok(a.rbx && a.rbx != cookie, "HELLO: another cookie");
 	expect(bsp, "the old session's cookie", ELASTIC_OP_REQUEST, cookie, 0, 0, STALE,
 	       ELASTIC_R_NONE, 0);

@@ -915,7 +915,8 @@ u64 kg_hello_args(struct kg_vm *vm, u64 held, const struct elastic_range *absent
 		.version_max = ELASTIC_VERSION,
 		.nr_cpu_words = 1,
 		.nr_ranges = nr,
-		.features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD,
+		.features = ELASTIC_FEAT_CPU | ELASTIC_FEAT_MEM | ELASTIC_FEAT_DISCARD |
+			    vm->more_features,
 	};
 	uint8_t *p = vm->ram + KG_ARGS;
 

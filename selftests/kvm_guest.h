@@ -248,6 +248,7 @@ struct kg_vm {
 	char known[KG_NAMES][KG_NAME];	/* directories that were there before */
 	unsigned int nr_known;
 	u64 cookie;		/* of the last kg_hello() */
+	u64 more_features;	/* that kg_hello() offers, beside the first three */
 };
 
 /* The VM itself. Errors end the test, so there is nothing to check. */

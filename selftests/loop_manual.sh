@@ -76,6 +76,16 @@ echo 4 >"$VM/cpu/max"
 check 'a maximum is raised: what it allows is granted' gput_is OK cpus 4
 check 'two reports later' wait_until 30 vm_at_least stats/report $((reports + 3))
 check 'it is still there' vm_is cpu/grant 4
+# Of the three that may go one is idle
+for mask in 2 8; do
+	guest_bg spin$mask "taskset $mask sh -c 'echo \$\$ >/run/spin$mask; while :; do :; done'"
+done
+check 'the host names the vCPU that ran least' wait_until 30 eval '[ "$(gget state/cpu_hint)" = 3 ]'
+check 'cpus=3' gput_is OK cpus 3
+check 'that one has gone' guest 'grep -qx 0-1,3 /sys/devices/system/cpu/online'
+check 'the host has it back' vm_is cpu/list 0-1,3
+check 'counted' [ "$(gget stats/cpus_hinted)" -ge 1 ]
+guest 'kill $(cat /run/spin2 /run/spin8)'
 check 'back to auto mode' gput_is OK mode auto
 check 'it shrinks by itself' wait_until 60 vm_is cpu/grant 1
 check 'the guest ends well' guest_end

@@ -119,7 +119,12 @@
  *              Telemetry in, targets out. Once a period (about a second).
  *              Results: RBX bits 0..31 the most vCPUs that the guest should
  *              hold, bits 32..63 the vCPUs that are granted now; RCX the most
- *              units that the guest should hold, RDX the units granted now.
+ *              units that the guest should hold, RDX bits 0..31 the units
+ *              granted now, bits 32..63 the hint: the APIC id plus 1 of the
+ *              vCPU that the guest had best give up first when it gives up one,
+ *              because its place on the host is the worst, or because it did
+ *              least; 0: none. No hint names the vCPU that booted, and without
+ *              ELASTIC_FEAT_HINT there is none. The guest need not follow it.
  *              A target below the grant asks the guest to release the rest.
  *              A guest that has not done so after a time that the host's
  *              administrator sets loses the vCPUs beyond it without having
@@ -208,6 +213,10 @@
 #define ELASTIC_COULD_CPUS_SHIFT	32
 #define ELASTIC_COULD_UNITS_SHIFT	48
 #define ELASTIC_COULD_MASK	0xffffULL
+
+/* RDX of the answer to a REPORT: units granted, and the hint */
+#define ELASTIC_HINT_SHIFT	32
+#define ELASTIC_REPORT_UNITS_MASK	0xffffffffULL
 
 /* RSI of REQUEST: first unit in bits 24..63, number in bits 0..23 */
 #define ELASTIC_RANGE_NR_BITS	24
@@ -315,6 +324,7 @@ enum elastic_reason {
 #define ELASTIC_FEAT_CPU	(1ULL << 0)	/* vCPUs can be asked for */
 #define ELASTIC_FEAT_MEM	(1ULL << 1)	/* units can be asked for */
 #define ELASTIC_FEAT_DISCARD	(1ULL << 2)	/* DISCARD */
+#define ELASTIC_FEAT_HINT	(1ULL << 3)	/* REPORT names a vCPU to give up */
 
 /**
  * struct elastic_range - a run of units
