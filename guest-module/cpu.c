@@ -315,7 +315,7 @@ static int give_up(unsigned int cpu)
  * The CPU that the host would have go first. It holds for one, and until the next
  * REPORT; what it may not be, or is not, is passed over.
  */
-static unsigned int take_hint(void)
+static unsigned int take_hint(u32 want)
 {
 	u32 hint = session.cpu_hint;
 	unsigned int cpu;
@@ -324,12 +324,13 @@ static unsigned int take_hint(void)
 	if (!hint)
 		return NO_CPU;
 	cpu = cpu_of(hint - 1);
-	return cpu != NO_CPU && cpu >= boot_cpus && can_stop(cpu) ? cpu : NO_CPU;
+	/* As long as there are others, those that were booted with stay. */
+	return cpu != NO_CPU && cpu >= min(boot_cpus, want) && can_stop(cpu) ? cpu : NO_CPU;
 }
 
 static int cpu_shrink(u32 want)
 {
-	unsigned int cpu = take_hint();
+	unsigned int cpu = take_hint(want);
 	int ret = 0, err;
 
 	if (cpu != NO_CPU) {

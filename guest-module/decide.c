@@ -368,6 +368,16 @@ void decide_begin(void)
 	update_limits();
 }
 
+/* How long until what is in surplus may go, in ms; 0 if that is over, or nothing is. */
+static u64 surplus_ms(void)
+{
+	u64 at = decide.mem_state.surplus_since_ms +
+		 READ_ONCE(elastic_config.tun.mem_down_delay_ms);
+	u64 now = elastic_now_ms();
+
+	return decide.mem_state.surplus && at > now ? at - now : 0;
+}
+
 /**
  * decide_timeout() - how long may the worker sleep?
  *
@@ -375,7 +385,10 @@ void decide_begin(void)
  */
 long decide_timeout(void)
 {
-	return max_t(long, decide.report_at - jiffies, 0);
+	long timeout = max_t(long, decide.report_at - jiffies, 0);
+	u64 ms = surplus_ms();
+
+	return ms ? min_t(long, timeout, msecs_to_jiffies(ms)) : timeout;
 }
 
 /**
@@ -477,6 +490,9 @@ u32 decide_rescue_warm(void)
 	struct policy_mem_want want;
 	u32 got;
 
+	/* Each question counts as one more in a burst: none in vain. */
+	if (!mem_view.warm)
+		return 0;
 	fill_mem_sample(&sample);
 	policy_mem(&elastic_config.tun, &decide.mem_state, &sample, &want);
 	if (want.units <= sample.used)
@@ -511,7 +527,7 @@ void decide_step(unsigned long kicks)
 		follow_targets();
 	} else {
 		decide_cpus(period, kicks & BIT(KICK_CPU));
-		decide_mem(period, false);
+		decide_mem(period || (decide.mem_state.surplus && !surplus_ms()), false);
 	}
 	open_gate();
 	keep_warm();

@@ -24,6 +24,8 @@
 #define UNPLUG_BATCH	32
 /* Units that come between two looks at the kinds of memory: 512 MiB. */
 #define GROW_STEP	256
+/* Blocks that go before the host is told: 512 MiB. */
+#define SHRINK_STEP	4
 
 /**
  * mem_units() - units in use: of boot memory and of the window
@@ -478,7 +480,7 @@ static void drop_cache(const struct block *block)
 
 static int shrink_blocks(const struct shrink *shrink)
 {
-	u32 i, n = choose_blocks();
+	u32 i, n = choose_blocks(), gone = 0;
 	int ret = 0, err;
 
 	for (i = 0; i < n && !worker_urgent() && time_before(jiffies, shrink->deadline); i++) {
@@ -494,6 +496,8 @@ static int shrink_blocks(const struct shrink *shrink)
 		err = block_remove(block, bound);
 		if (err)
 			count_stuck(block_pfn(block), PHYS_PFN(mem_view.block_bytes));
+		else if (!(++gone % SHRINK_STEP))
+			mem_settle();
 		ret = err ?: ret;
 		window_count();
 	}

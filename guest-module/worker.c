@@ -139,7 +139,7 @@ void worker_kick(enum worker_kick why)
  * worker_took() - was the worker kicked for this? It does not count any more
  * @why: reason
  *
- * Context: worker.
+ * Context: worker, or who has done what it was kicked for.
  */
 bool worker_took(enum worker_kick why)
 {
@@ -176,7 +176,7 @@ static bool acts(void)
 /**
  * worker_let_go() - what follows is slow, and none of what is the worker's is touched
  *
- * Context: worker; worker_take_back() follows.
+ * Context: who acts; worker: worker_take_back() follows.
  */
 void worker_let_go(void)
 {
@@ -251,6 +251,9 @@ static void wait_for_rescue(u64 begun, long left)
 		if (!rescue_is_over(begun))
 			ret = rescue_here();
 	}
+	/* It is done: the worker need not do it again, but fill up what was taken. */
+	if (!ret && worker_took(KICK_URGENT))
+		worker_kick(KICK_MORE);
 	if (ret == -ENOMEM)
 		wait_event_timeout(worker.rescued, rescue_is_over(begun), left);
 }
@@ -407,7 +410,7 @@ static bool execute_here(enum worker_command what, u64 arg)
 	/* Before targets that are older are followed. */
 	if (done)
 		decide_report_soon();
-	mutex_unlock(&worker.acting);
+	worker_let_go();
 	if (done)
 		worker_kick(KICK_MORE);
 	return done;

@@ -370,8 +370,10 @@ void elastic_arbiter_report(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 {
 	measure(vm, vcpu->kvm);
 	mutex_lock(&elastic_ledger_lock);
-	vm->cpu.use = min_t(u64, r->cpus_online, vm->cpu.grant);
-	vm->mem.use = min(r->units_online, vm->mem.grant);
+	if (vm->charged) {
+		vm->cpu.use = min_t(u64, r->cpus_online, vm->cpu.grant);
+		vm->mem.use = min(r->units_online, vm->mem.grant);
+	}
 	believe_cpus(vm, r);
 	believe_units(vm, r);
 	arbitrate(false);

@@ -394,6 +394,7 @@ void elastic_ledger_grow(struct elastic_vm *vm, struct elastic_pool *pool,
 void elastic_seize_enforce(struct elastic_vm *vm, struct kvm *kvm);
 void elastic_seize_parole(struct elastic_vm *vm, u64 until_ms);
 bool elastic_seize_is_due(struct elastic_vm *vm);
+void elastic_seize_recount(struct elastic_vm *vm);
 
 /* arbiter.c */
 

@@ -696,7 +696,7 @@ static void recount_seized(struct elastic_vm *vm)
 	if (!READ_ONCE(vm->cpu.seized))
 		return;
 	mutex_lock(&elastic_ledger_lock);
-	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	elastic_seize_recount(vm);
 	mutex_unlock(&elastic_ledger_lock);
 }
 

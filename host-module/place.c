@@ -154,6 +154,18 @@ static void seat_drop(struct elastic_seat *seat)
 	WRITE_ONCE(seat->cost, NOT_PLACED);
 }
 
+/*
+ * Was it the kernel that changed what the thread is allowed, because a CPU of ours went
+ * offline? Then what it was allowed before still holds.
+ */
+static bool was_broken(struct elastic_seat *seat, struct task_struct *task)
+{
+	if (cpumask_subset(seat->set, cpu_active_mask))
+		return false;
+	set_cpus_allowed_ptr(task, seat->was);
+	return true;
+}
+
 /* Give the thread back what it was allowed, unless that was changed. */
 static void seat_undo(struct elastic_vm *vm, struct elastic_seat *seat)
 {
@@ -165,7 +177,7 @@ static void seat_undo(struct elastic_vm *vm, struct elastic_seat *seat)
 	task = get_pid_task(seat->pid, PIDTYPE_PID);
 	if (task) {
 		if (!has_mask(task, seat->set))
-			ret = -EBUSY;
+			ret = was_broken(seat, task) ? 0 : -EBUSY;
 		else if (!cpumask_equal(seat->set, seat->was))
 			ret = set_cpus_allowed_ptr(task, seat->was);
 		trace_elastic_unplace(vm->pid, task->pid, ret);
@@ -298,7 +310,7 @@ static void seat_keep(struct elastic_vm *vm, struct elastic_seat *seat,
 		/* Another thread runs it now. */
 		seat_undo(vm, seat);
 	} else if (!has_mask(task, seat->set)) {
-		seat->hands_off = true;
+		seat->hands_off = !was_broken(seat, task);
 		seat_drop(seat);
 	} else if (measured) {
 		seat_review(vm, seat, task);
@@ -361,6 +373,7 @@ static void look_at_vm(struct elastic_vm *vm, bool measured)
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		if (i < nr)
 			look_at_seat(vm, &vm->seats[i], vcpu, measured);
+		cond_resched();
 	}
 	kvm_put_kvm(kvm);
 }
@@ -495,38 +508,50 @@ static int node_of(struct kvm *kvm, gfn_t gfn)
 	return node;
 }
 
+/* Of @nr nodes the one that is there most often. */
+static int most_frequent(const int *nodes, unsigned int nr)
+{
+	unsigned int i, j, n, most = 0;
+	int winner = NUMA_NO_NODE;
+
+	for (i = 0; i < nr; i++) {
+		for (n = 0, j = i; j < nr; j++)
+			n += nodes[j] == nodes[i];
+		if (n > most) {
+			most = n;
+			winner = nodes[i];
+		}
+	}
+	return winner;
+}
+
 /**
  * elastic_place_sample() - see on which node the VM's memory is
  * @vm: the VM
  * @vcpu: a vCPU of it
  * @units: how many units there are, holes included
  *
- * A look at a few pages, spread evenly; the node that most of them are on, if
- * there is one that has more than all others.
+ * A look at a few pages, spread evenly; the node that most of them are on.
  *
  * Context: vCPU, kvm->srcu not held.
  */
 void elastic_place_sample(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 			  u64 units)
 {
-	int node, winner = NUMA_NO_NODE;
-	unsigned int i, lead = 0;
+	int nodes[NR_SAMPLES];
+	unsigned int i, n = 0;
 
 	if (!READ_ONCE(elastic_placement) || num_online_nodes() < 2)
 		return;
 	kvm_vcpu_srcu_read_lock(vcpu);
 	for (i = 0; i < NR_SAMPLES; i++) {
-		node = node_of(vcpu->kvm, (units * i / NR_SAMPLES) <<
-					  ELASTIC_UNIT_GFN_SHIFT);
-		if (node == NUMA_NO_NODE)
-			continue;
-		if (!lead)
-			winner = node;
-		lead += node == winner ? 1 : -1;
+		nodes[n] = node_of(vcpu->kvm, (units * i / NR_SAMPLES) <<
+					      ELASTIC_UNIT_GFN_SHIFT);
+		n += nodes[n] != NUMA_NO_NODE;
 	}
 	kvm_vcpu_srcu_read_unlock(vcpu);
-	if (lead)
-		WRITE_ONCE(vm->home_node, winner);
+	if (n)
+		WRITE_ONCE(vm->home_node, most_frequent(nodes, n));
 }
 
 /**

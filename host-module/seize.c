@@ -26,6 +26,22 @@ bool elastic_seize_is_due(struct elastic_vm *vm)
 	       READ_ONCE(vm->cpu.seized);
 }
 
+/**
+ * elastic_seize_recount() - count anew the vCPUs that were taken
+ * @vm: the VM
+ *
+ * A reset in the middle of a call has settled its account already.
+ *
+ * Context: @vm->lock and elastic_ledger_lock held.
+ */
+void elastic_seize_recount(struct elastic_vm *vm)
+{
+	lockdep_assert_held(&elastic_ledger_lock);
+
+	vm->cpu.seized = vm->charged ?
+		bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS) : 0;
+}
+
 /* Let @vm's seized vCPUs run, or not. */
 static void set_parole(struct elastic_vm *vm, struct kvm *kvm, u64 until_ms)
 {
@@ -146,7 +162,7 @@ static void seize(struct elastic_vm *vm, struct kvm *kvm, u64 n)
 	mutex_lock(&elastic_ledger_lock);
 	elastic_ledger_recharge(vm, &elastic_cpu_pool, &vm->cpu,
 				vm->cpu.grant - taken, vm->cpu.min);
-	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	elastic_seize_recount(vm);
 	elastic_arbiter_changed();
 	mutex_unlock(&elastic_ledger_lock);
 }
@@ -172,7 +188,7 @@ static void give_back(struct elastic_vm *vm)
 		trace_elastic_give_back(vm->pid, id);
 	}
 	elastic_ledger_grow(vm, &elastic_cpu_pool, &vm->cpu, n);
-	vm->cpu.seized = bitmap_weight(vm->cpu_seized, ELASTIC_MAX_CPUS);
+	elastic_seize_recount(vm);
 	mutex_unlock(&elastic_ledger_lock);
 	if (n)
 		wake_up_all(&vm->held);

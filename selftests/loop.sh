@@ -112,18 +112,28 @@ tune()
 # guest COMMAND: run it there; output and status are its own.
 guest()
 {
-	"$SCRIPTS/guest-exec" --timeout 300 "$work/sock" -- "$1" </dev/null
+	"$SCRIPTS/guest-exec" --timeout "${ELASTIC_EXEC_SECONDS:-300}" "$work/sock" -- "$1" </dev/null
 	exec_status=$?
 	[ "$exec_status" != 99 ] || guest_is_mute "$1" >&2
 	return "$exec_status"
 }
 
-# What can be seen from outside of a guest that does not answer.
+# What can be seen from outside of a guest that does not answer: its console, and where its
+# CPUs are.
 guest_is_mute()
 {
 	diag "the guest does not answer: $1"
 	tail -n 40 "$work/console" | sed 's/^/# /'
-	hmp 'info registers -a' | grep -o '^CPU#.*\|^RIP=.*\|^CR3=.*\|HLT=.' | sed 's/^/# /'
+	hmp 'info cpus' | sed 's/^/# /'
+	for cpu in 0 1 2 3; do
+		hmp_cpu $cpu 'info registers' | sed -n 's/^R[IS]P=.*/# &/p; s/^RSI.*RSP/# RSP/p'
+		hmp_cpu $cpu 'x/160gx $rsp' | grep ffffffff | sed 's/^/# /'
+	done
+}
+
+hmp_cpu()
+{
+	"$SCRIPTS/qmp" "$work/qmp" human-monitor-command cpu-index="$1" command-line="$2"
 }
 
 # guest_bg NAME COMMAND: start it there; others may run meanwhile.
