@@ -17,7 +17,9 @@ Prints all samples, then one line per figure, and exits 1 if one is missed:
 
     figure: NAME VALUE UNIT (limit LIMIT[, peer VALUE UNIT])
 
-What is timed. This project: a write to memory_mib in the guest, until it returns. Growth
+What is timed. This project: a write to memory_mib in the guest, until it returns; of a growth
+out of the warm reserve what the module counts (plug_last_ns: from before the hypercall until
+the pages are in the allocator), and the write beside it. Growth
 of virtio-mem: from the monitor's command until MemTotal in the guest has risen and QEMU's
 `size` is what was asked. Shrinking of virtio-mem and virtio-balloon: from the command
 until QEMU's `size` or `actual` is what was asked. Growth counts only if MemTotal has risen
@@ -423,8 +425,8 @@ class Bench:
         other = self.keep('warm', peer.name, peers, 'ms')
         note = 'write to its return'
         if kernel:
-            note += '; request to allocatable by the module: %.3g ms' % self.keep(
-                'warm', 'plug_last_ns', kernel, 'ms')
+            note = 'request to allocatable; write to its return: %.3g ms' % value
+            value = self.keep('warm', 'plug_last_ns', kernel, 'ms')
         self.figures.append(figures.Figure('grow-64MiB-warm', value, 'ms', WARM_FACTOR * other,
                                            other, note))
 
