@@ -33,18 +33,19 @@ static bool own_memmap;
 /* Who unloads the module, and may take blocks offline. */
 static struct task_struct *leaving;
 
-/* Bytes that are isolated because their block is being taken offline. */
-static u64 isolated_bytes;
+/* Bytes that are isolated because their block is being taken offline, by enum policy_zone. */
+static u64 isolated_bytes[2];
 
 /**
  * mem_isolated_bytes() - free memory that is hidden from the kernel's counters
+ * @zone: of which kind
  *
  * While a block is taken offline its free pages do not count as available, which
  * looks as if memory fell fast.
  */
-u64 mem_isolated_bytes(void)
+u64 mem_isolated_bytes(enum policy_zone zone)
 {
-	return READ_ONCE(isolated_bytes);
+	return READ_ONCE(isolated_bytes[zone]);
 }
 
 /**
@@ -336,10 +337,10 @@ static int remove_bounded(const struct block *block, unsigned long deadline)
 	pressure_quiet(true);
 	/* Offlining gives every CPU work: no reason for more CPUs. */
 	sched_quiet(true, 0);
-	WRITE_ONCE(isolated_bytes, block_is_empty(block) ? 0 : block->free);
+	WRITE_ONCE(isolated_bytes[block->zone], block_is_empty(block) ? 0 : block->free);
 	ret = compat_offline_and_remove_memory(compat_absent_memory_nid(start), start,
 					       mem_view.block_bytes);
-	WRITE_ONCE(isolated_bytes, 0);
+	WRITE_ONCE(isolated_bytes[block->zone], 0);
 	sched_quiet(false, 0);
 	pressure_quiet(false);
 	timer_delete_sync(&timer);

@@ -311,7 +311,7 @@ bool mem_grow_warm_only(u32 want);
 int mem_settle(void);
 bool mem_keep_warm(enum policy_zone zone, u32 want);
 void mem_guard(bool all);
-u64 mem_isolated_bytes(void);
+u64 mem_isolated_bytes(enum policy_zone zone);
 u64 mem_units(void);
 
 static inline u64 mem_block_units(void)

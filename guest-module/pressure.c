@@ -94,12 +94,14 @@ static void look_at_kernel(struct policy_room *room)
 
 static void look(struct pressure_sample *sample)
 {
+	u64 kernel = mem_isolated_bytes(POLICY_ZONE_KERNEL);
 	long available = si_mem_available();
 
 	sample->all.total = (u64)totalram_pages() << PAGE_SHIFT;
 	sample->all.available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
-	sample->all.available += mem_isolated_bytes();
+	sample->all.available += kernel + mem_isolated_bytes(POLICY_ZONE_MOVABLE);
 	look_at_kernel(&sample->kernel);
+	sample->kernel.available += kernel;
 }
 
 /* Follow a rise at once by half, a fall by half of the rest. */
