@@ -17,7 +17,7 @@ tracing=/sys/kernel/tracing
 
 is "$(cd $tracing/events/elastic_host && find . -mindepth 1 -maxdepth 1 -type d -printf '%f\n' |
 	sort | xargs)" \
-	"elastic_advice elastic_bye elastic_discard elastic_forgiven elastic_gate elastic_give_back elastic_hello elastic_hold elastic_pool elastic_release elastic_report elastic_request elastic_seize elastic_state elastic_take elastic_target elastic_uncooperative elastic_unhold" \
+	"elastic_advice elastic_bye elastic_discard elastic_forgiven elastic_gate elastic_give_back elastic_hello elastic_hold elastic_place elastic_pool elastic_release elastic_report elastic_request elastic_seize elastic_state elastic_take elastic_target elastic_uncooperative elastic_unhold elastic_unplace" \
 	"the tracepoints of system elastic_host"
 
 # A buffer of its own: whoever traces on this host is not disturbed
