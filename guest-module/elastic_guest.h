@@ -393,6 +393,7 @@ void reporting_start(void);
 void reporting_stop(void);
 int reporting_set(bool on);
 enum reporting_state reporting_state(void);
+u64 reporting_hidden_bytes(enum policy_zone zone);
 
 /* sysfs.c */
 int sysfs_start(void);

@@ -92,14 +92,20 @@ static void look_at_kernel(struct policy_room *room)
 	room->available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
 }
 
+/* Free, but isolated: it does not count as such, and is no loss. */
+static u64 hidden(enum policy_zone zone)
+{
+	return mem_isolated_bytes(zone) + reporting_hidden_bytes(zone);
+}
+
 static void look(struct pressure_sample *sample)
 {
-	u64 kernel = mem_isolated_bytes(POLICY_ZONE_KERNEL);
+	u64 kernel = hidden(POLICY_ZONE_KERNEL);
 	long available = si_mem_available();
 
 	sample->all.total = (u64)totalram_pages() << PAGE_SHIFT;
 	sample->all.available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
-	sample->all.available += kernel + mem_isolated_bytes(POLICY_ZONE_MOVABLE);
+	sample->all.available += kernel + hidden(POLICY_ZONE_MOVABLE);
 	look_at_kernel(&sample->kernel);
 	sample->kernel.available += kernel;
 }

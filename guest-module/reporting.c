@@ -54,16 +54,49 @@ static u32 to_ranges(struct scatterlist *sgl, unsigned int nents, struct elastic
 	return merged + 1;
 }
 
+/* Bytes of what is being reported, by enum policy_zone. */
+static u64 hidden_bytes[2];
+
+/**
+ * reporting_hidden_bytes() - free memory that is hidden from the kernel's counters
+ * @zone: of which kind
+ *
+ * While pages are reported, up to 128 MiB at a time, they do not count as free.
+ */
+u64 reporting_hidden_bytes(enum policy_zone zone)
+{
+	return READ_ONCE(hidden_bytes[zone]);
+}
+
+static void hide(struct scatterlist *sgl, unsigned int nents)
+{
+	u64 bytes = 0;
+	struct scatterlist *sg;
+	unsigned int i;
+
+	for_each_sg(sgl, sg, nents, i)
+		bytes += sg->length;
+	/* All of one zone. */
+	WRITE_ONCE(hidden_bytes[is_zone_movable_page(sg_page(sgl)) ? POLICY_ZONE_MOVABLE :
+								     POLICY_ZONE_KERNEL], bytes);
+}
+
 static int report_free(struct page_reporting_dev_info *info, struct scatterlist *sgl,
 		       unsigned int nents)
 {
 	struct elastic_range ranges[PAGE_REPORTING_CAPACITY];
+	int ret = 0;
 	u32 nr;
 
 	if (nents > ARRAY_SIZE(ranges))
 		return -EINVAL;
+	hide(sgl, nents);
 	nr = to_ranges(sgl, nents, ranges);
-	return nr ? session_discard_units(ranges, nr) : 0;
+	if (nr)
+		ret = session_discard_units(ranges, nr);
+	WRITE_ONCE(hidden_bytes[POLICY_ZONE_MOVABLE], 0);
+	WRITE_ONCE(hidden_bytes[POLICY_ZONE_KERNEL], 0);
+	return ret;
 }
 
 static struct page_reporting_dev_info reporting = {
