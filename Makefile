@@ -10,6 +10,7 @@ help:
 	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
 	@echo 'make bench-memory        how fast memory comes and goes, beside its peers: some 15 minutes'
 	@echo '                         (scripts/bench-memory --help: parts of it)'
+	@echo 'make bench-arbiter       six VMs on half a pool, beside the same pool divided evenly'
 	@echo 'make check               run all tests (installs what it needs)'
 	@echo 'make check-vmx           the tests of what is different on Intel processors'
 	@echo 'make lint                checkpatch, sparse, W=1, shellcheck, house rules'
@@ -29,6 +30,9 @@ demo:
 bench-memory:
 	scripts/bench-memory
 
+bench-arbiter:
+	scripts/bench-arbiter
+
 check:
 	scripts/check
 
@@ -43,4 +47,4 @@ clean:
 	$(MAKE) -C selftests clean
 	rm -rf build demo-output bench-output
 
-.PHONY: help modules install demo bench-memory check check-vmx lint clean
+.PHONY: help modules install demo bench-memory bench-arbiter check check-vmx lint clean

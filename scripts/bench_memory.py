@@ -77,17 +77,6 @@ SAMPLES = {'warm': (8, 4), 'cold': (3, 1), 'shrink': (5, 2), 'balloon': (2, 1), 
 CASES = ('warm', 'cold', 'shrink', 'cache', 'burst', 'kernel', 'held')
 
 
-class AtLeast(figures.Figure):
-    """A figure of which more is better."""
-
-    def __init__(self, name, value, unit, limit, peer=None, note=''):
-        super().__init__(name, value, unit, limit, peer, note)
-        self.good = value >= limit
-
-    def line(self):
-        return super().line().replace('(limit ', '(limit at least ', 1)
-
-
 class BenchGuest(lab.Guest):
     """A guest of which the console is read, and which may die."""
 
@@ -447,7 +436,7 @@ class Bench:
                 peer.reset()
             value = self.keep('cold', '%s, %d MiB' % (ours.name, mib), rates, 'GiB/s')
             other = self.keep('cold', '%s, %d MiB' % (peer.name, mib), peers, 'GiB/s')
-            self.figures.append(AtLeast('grow-%dMiB-cold' % mib, value, 'GiB/s', other, other))
+            self.figures.append(figures.AtLeast('grow-%dMiB-cold' % mib, value, 'GiB/s', other, other))
         ours.warm(True, wait=False)
 
     def shrinks(self, case, machines, fill):

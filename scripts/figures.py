@@ -44,6 +44,17 @@ class Figure:
             ' ' + self.note if self.note else '', '' if self.good else ' MISSED')
 
 
+class AtLeast(Figure):
+    """A figure of which more is better."""
+
+    def __init__(self, name, value, unit, limit, peer=None, note=''):
+        super().__init__(name, value, unit, limit, peer, note)
+        self.good = value >= limit
+
+    def line(self):
+        return super().line().replace('(limit ', '(limit at least ', 1)
+
+
 def median(times, progress):
     progress('ms: ' + ' '.join('%.3g' % ms for ms in times))
     return statistics.median(times)

@@ -35,12 +35,18 @@
 /* Looking costs time, too, more so where CPUs are emulated. */
 #define LOOK_NS		2000000
 #define SETTLED_NS	500000000ULL
+/* A worker looks every so often whether so much memory is left. */
+#define POLITE_STEP	(4 * MIB)
+#define POLITE_LEFT	(32 * MIB)
 #define ONLINE_LIMIT	(30 * NSEC)	/* how long to wait for CPUs or memory */
 
 static void usage(void)
 {
 	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time from one to so many\n"
 	      "       load touch MIB [SECONDS]     write MIB of memory, hold it, check it\n"
+	      "       load work N MIB SECONDS MS   N workers that fill MIB each, no faster than there is\n"
+	      "                                    memory, and until SECONDS have passed look at a quarter\n"
+	      "                                    of it and wait MS, again and again: items done\n"
 	      "       load kernel KIND MIB         have the kernel take MIB for itself; KIND is one of\n"
 	      "                                    pipes, sockets, files (small ones of tmpfs)\n"
 	      "       load online CPU...           time to bring these online by sysfs\n"
@@ -214,6 +220,94 @@ static int touch(uint64_t mib, uint64_t seconds)
 		die("%llu pages have lost their content", (unsigned long long)bad);
 	munmap(mem, mib * MIB);
 	return 0;
+}
+
+/* What the kernel could hand out now. */
+static uint64_t available_ram(void)
+{
+	unsigned long long kib = 0;
+	char line[128];
+	FILE *file = fopen("/proc/meminfo", "r");
+
+	if (!file)
+		die("/proc/meminfo: %s", strerror(errno));
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	fclose(file);
+	return kib << 10;
+}
+
+static void fill_politely(uint64_t *mem, uint64_t words, uint64_t step, uint64_t end)
+{
+	uint64_t i;
+
+	for (i = 0; i < words; i += step) {
+		if (i % (POLITE_STEP / sizeof(*mem)) == 0)
+			while (available_ram() < POLITE_LEFT && now_ns() < end)
+				nap_ns(LOOK_NS * 10);
+		if (now_ns() >= end)
+			exit(3);
+		mem[i] = mark(i);
+	}
+}
+
+static void be_worker(uint64_t mib, uint64_t end, uint64_t wait_ns, uint64_t *items)
+{
+	uint64_t start = now_ns();
+	uint64_t step = (uint64_t)sysconf(_SC_PAGESIZE) / sizeof(uint64_t);
+	uint64_t words = mib * MIB / sizeof(uint64_t);
+	uint64_t *mem, i, first = 0;
+
+	mem = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	fill_politely(mem, words, step, end);
+	event("filled", start);
+	while (now_ns() < end) {
+		/* Every fourth page, beginning with another one each time. */
+		for (i = first * step; i < words; i += 4 * step)
+			if (mem[i] != mark(i))
+				die("a page has lost its content");
+		first = (first + 1) % 4;
+		__atomic_add_fetch(items, 1, __ATOMIC_RELAXED);
+		nap_ns(wait_ns);
+	}
+	exit(0);
+}
+
+/*
+ * A service with a working set: what it gets done depends on how many workers it has, and that
+ * on the memory that it has for them. "late": workers that did not get their memory in time.
+ */
+static int work(uint64_t n, uint64_t mib, uint64_t seconds, uint64_t wait_ms)
+{
+	uint64_t end = now_ns() + seconds * NSEC, i, late = 0;
+	int status, bad = 0;
+	uint64_t *items;
+
+	items = mmap(NULL, sizeof(*items), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (items == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	for (i = 0; i < n; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork: %s", strerror(errno));
+		if (!pid)
+			be_worker(mib, end, wait_ms * 1000000, items);
+	}
+	for (i = 0; i < n; i++) {
+		if (wait(&status) < 0)
+			die("wait: %s", strerror(errno));
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 3)
+			late++;
+		else if (!WIFEXITED(status) || WEXITSTATUS(status))
+			bad++;
+	}
+	printf("items=%llu late=%llu bad=%d\n", (unsigned long long)*items,
+	       (unsigned long long)late, bad);
+	return bad != 0;
 }
 
 static int write_file(const char *path, const char *text)
@@ -405,6 +499,8 @@ int main(int argc, char **argv)
 		return spin(number(argv[2]), number(argv[3]), argc == 5 ? number(argv[4]) : 0);
 	if (!strcmp(argv[1], "touch") && (argc == 3 || argc == 4))
 		return touch(number(argv[2]), argc == 4 ? number(argv[3]) : 0);
+	if (!strcmp(argv[1], "work") && argc == 6)
+		return work(number(argv[2]), number(argv[3]), number(argv[4]), number(argv[5]));
 	if (!strcmp(argv[1], "kernel") && argc == 4)
 		return kernel(argv[2], number(argv[3]));
 	if (!strcmp(argv[1], "online") && argc > 2)
