@@ -229,16 +229,23 @@ static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
 {
 	unsigned long *freed = data;
+	long free, unit = ELASTIC_UNIT_SIZE >> PAGE_SHIFT;
 	u64 units;
 
 	stat_inc(STAT_OOM_CALLS);
 	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
 		return NOTIFY_OK;
+	free = global_zone_page_state(NR_FREE_PAGES);
 	units = worker_rescue();
-	if (!units)
+	if (units) {
+		stat_inc(STAT_OOM_RESCUES);
+		*freed += units * unit;
 		return NOTIFY_OK;
-	stat_inc(STAT_OOM_RESCUES);
-	*freed += units * (ELASTIC_UNIT_SIZE >> PAGE_SHIFT);
+	}
+	/* Who was killed before has died while this task waited: it is enough. */
+	free = (long)global_zone_page_state(NR_FREE_PAGES) - free;
+	if (free >= unit)
+		*freed += free;
 	return NOTIFY_OK;
 }
 

@@ -69,6 +69,8 @@ kills=$(oom_kills)
 guest_bg touch "/load touch 2000"
 check 'a program that writes more than the host gives is killed' \
 	wait_until 400 no_kill $((kills + 1))
+guest 'sleep 12'
+check 'and nothing else, when that has made room' no_kill $((kills + 1))
 check 'the guest lives, and shows what was refused' eval \
 	'gget last_refusal | grep -q "^units .*reason=maximum"'
 check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
