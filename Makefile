@@ -8,7 +8,7 @@ help:
 	@echo '                         (default: the running kernel)'
 	@echo 'make install [KDIR=DIR]  install the modules that were built'
 	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
-	@echo 'make bench-memory        how fast memory comes and goes, beside its peers: some 15 minutes'
+	@echo 'make bench-memory        how fast memory comes and goes, beside its peers (10 minutes and more)'
 	@echo '                         (scripts/bench-memory --help: parts of it)'
 	@echo 'make bench-arbiter       six VMs on half a pool, beside the same pool divided evenly'
 	@echo 'make check               run all tests (installs what it needs)'

@@ -22,7 +22,7 @@
  *   policy.c    numbers in, targets out
  *
  * Sensors only account and wake the worker; the worker alone acts, and for a moment
- * a task that ran out of memory. docs/locking.md has the rest.
+ * a task that ran out of memory or asks for what is warm. docs/locking.md has the rest.
  */
 #ifndef _ELASTIC_GUEST_H
 #define _ELASTIC_GUEST_H
