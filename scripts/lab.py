@@ -127,10 +127,17 @@ class Guest:
         """Run a command in the guest; return its output."""
         process = self.start(command)
         out = process.communicate()[0].decode(errors='replace')
-        if check and process.returncode:
+        if process.returncode and (check or self.ended()):
             raise Problem('%s: "%s" has status %d: %s' % (
-                self.name, command, process.returncode, out.strip()))
+                self.name, command, process.returncode, out.strip() + self.ended()))
         return out
+
+    def ended(self):
+        """What it said when it ended, although nobody had asked it to; '' while it runs."""
+        try:
+            return '\nIt ended with status %d: %s' % (self.process.wait(2), self.words())
+        except subprocess.TimeoutExpired:
+            return ''
 
     def get(self, name):
         return self.run('cat %s/%s' % (GUEST_SYSFS, name)).strip()
@@ -141,7 +148,7 @@ class Guest:
     def end(self):
         """Shut it down; return its status."""
         if self.process.poll() is None:
-            self.run('finish 0', check=False)
+            self.start('finish 0').communicate()
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:

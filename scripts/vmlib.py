@@ -218,7 +218,20 @@ class Monitor:
         self.sock = sock
         self.sock.settimeout(5)
         self.buffer = b''
-        self.greeted = False
+        self.count = 0
+        self.events = []            # what QEMU told without being asked
+        # Without it QEMU tells nothing. It is read with the next answer.
+        try:
+            self._send('qmp_capabilities', {})
+        except OSError:
+            pass                    # it has ended already; whoever asks is told
+
+    def _send(self, name, arguments):
+        self.count += 1
+        request = {'execute': name, 'id': self.count}
+        if arguments:
+            request['arguments'] = arguments
+        self.sock.sendall(json.dumps(request).encode() + b'\n')
 
     def _line(self):
         while b'\n' not in self.buffer:
@@ -227,23 +240,31 @@ class Monitor:
                 raise OSError('monitor closed')
             self.buffer += more
         line, self.buffer = self.buffer.split(b'\n', 1)
-        return json.loads(line)
+        answer = json.loads(line)
+        if 'event' in answer:
+            self.events.append(answer)
+        return answer
 
     def command(self, name, **arguments):
-        if not self.greeted:
-            self._line()
-            self.greeted = True
-            self.command('qmp_capabilities')
-        request = {'execute': name}
-        if arguments:
-            request['arguments'] = arguments
-        self.sock.sendall(json.dumps(request).encode() + b'\n')
+        self._send(name, arguments)
         while True:
             answer = self._line()
+            if answer.get('id') != self.count:
+                continue
             if 'error' in answer:
                 raise OSError(answer['error'].get('desc', 'monitor error'))
-            if 'return' in answer:
-                return answer['return']
+            return answer['return']
+
+    def last_words(self):
+        """Why QEMU ended, as far as it told: 'guest-reset', or ''."""
+        try:
+            while True:
+                self._line()
+        except (OSError, ValueError):
+            pass
+        reasons = [event.get('data', {}).get('reason', '') for event in self.events
+                   if event['event'] == 'SHUTDOWN']
+        return reasons[-1] if reasons else ''
 
     def human(self, line, cpu=None):
         arguments = {'command-line': line}

@@ -9,16 +9,16 @@ oom_kills()
 	guest "awk '/^oom_kill / { print \$2 }' /proc/vmstat"
 }
 
-# no_kill: nothing was killed since the guest booted
-no_kill()
+# kills_are N: so many were killed since the guest booted
+kills_are()
 {
-	[ "$(oom_kills)" = "${1:-0}" ]
+	[ "$(oom_kills)" = "$1" ]
 }
 
 # What the guest has to say of a kill, if there was one.
 why_killed()
 {
-	no_kill || guest "cd $GUEST_SYSFS && grep -H . last_refusal stats/* state/*
+	kills_are 0 || guest "cd $GUEST_SYSFS && grep -H . last_refusal stats/* state/*
 		dmesg | grep -v ' ACPI\| pci ' | tail -n 80" | sed 's/^/# /'
 }
 
@@ -41,7 +41,7 @@ boot=$(gget memory_mib)
 for load in 'pipes 900' 'sockets 900' 'files 200'; do
 	guest_bg kernel "/load kernel $load"
 	check "kernel memory: $load MiB" guest_done kernel 400
-	check 'nothing was killed' no_kill
+	check 'nothing was killed' kills_are 0
 	check 'afterwards it shrinks' idle_again
 done
 check 'memory was brought in for the kernel' [ "$(gget stats/kernel_growths)" -gt 0 ]
@@ -55,7 +55,7 @@ guest_bg spin 'until [ -e /tmp/touched ]; do /load spin 3 1; sleep 1; done'
 guest_bg touch "/load touch 600; status=\$?; >/tmp/touched; (exit \$status)"
 check 'a program writes 600 MiB' guest_done touch 400
 check 'and CPUs came and went' guest_done spin 60
-check 'nothing was killed' no_kill
+check 'nothing was killed' kills_are 0
 why_killed
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)," \
 	"rescues $(gget stats/oom_rescues)"
@@ -68,9 +68,9 @@ echo $(($(vm_get memory/grant_mib) + 64)) >"$VM/memory/max_mib"
 kills=$(oom_kills)
 guest_bg touch "/load touch 2000"
 check 'a program that writes more than the host gives is killed' \
-	wait_until 400 no_kill $((kills + 1))
+	wait_until 400 kills_are $((kills + 1))
 guest 'sleep 12'
-check 'and nothing else, when that has made room' no_kill $((kills + 1))
+check 'and nothing else, when that has made room' kills_are $((kills + 1))
 check 'the guest lives, and shows what was refused' eval \
 	'gget last_refusal | grep -q "^units .*reason=maximum"'
 check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
