@@ -297,6 +297,9 @@ static void decide_mem(bool period, bool urgent)
 	if (want.kernel > sample.used_kernel)
 		stat_inc(STAT_KERNEL_GROWTHS);
 	trace_elastic_mem_decision(&sample, decide.mem_state.keep, &want);
+	/* What goes by own decision is there for who needs it meanwhile. */
+	if (want.units < sample.used && sample.used <= sample.limit)
+		WRITE_ONCE(sense_gate.mem_can_grow, true);
 	if (sample.used > sample.limit)
 		apply_mem(&want, MEM_FORCED);
 	else

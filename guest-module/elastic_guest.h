@@ -332,7 +332,7 @@ static inline u32 mem_usable_units(void)
  * @cpu_limit: most CPUs that can be had
  * @cpu_hold_ms: not before this time
  * @steal_permille: of the last period
- * @mem_can_grow: there is memory to ask for
+ * @mem_can_grow: there is memory to ask for, or memory that is on its way out by own decision
  * @mem_hold_ms: not before this time
  */
 struct sense_gate {

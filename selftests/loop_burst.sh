@@ -47,6 +47,25 @@ done
 check 'memory was brought in for the kernel' [ "$(gget stats/kernel_growths)" -gt 0 ]
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)"
 
+# All that the host gives is in use, and goes again, which one page of a block delays. Who
+# needs memory meanwhile has what is on its way.
+guest "echo 60000 >$GUEST_SYSFS/tunables/mem_offline_timeout_ms"
+guest_bg pin '/load pin 600 10 60'
+wait_until 60 guest 'grep -q ^touched /tmp/pin'
+guest 'sleep 2'
+vm_max=$(vm_get memory/max_mib)
+vm_get memory/grant_mib >"$VM/memory/max_mib"
+wait_until 60 guest 'grep -q ^pinned /tmp/pin'
+check 'a block is on its way out' wait_until 30 no_report
+guest_bg touch '/load touch 550'
+check 'a program writes 550 MiB meanwhile' guest_done touch 40
+check 'nothing was killed' kills_are 0
+why_killed
+diag "$(guest 'cat /tmp/touch' | tr '\n' ' ')"
+echo "$vm_max" >"$VM/memory/max_mib"
+check 'the pages that stayed go' guest_done pin 100
+guest "echo 10000 >$GUEST_SYSFS/tunables/mem_offline_timeout_ms"
+
 check 'nothing in reserve' guest "cd $GUEST_SYSFS/tunables &&
 	for t in mem_reserve_mib mem_reserve_permille mem_lookahead_ms mem_kernel_reserve_mib \
 		mem_kernel_reserve_permille mem_burst_mib; do echo 0 >\$t; done"

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +45,8 @@ static void usage(void)
 {
 	fputs("usage: load spin N SECONDS [CPUS]   N busy processes; with CPUS: time from one to so many\n"
 	      "       load touch MIB [SECONDS]     write MIB of memory, hold it, check it\n"
+	      "       load pin MIB HOLD SECONDS    the same; then all of it goes but for one page of each\n"
+	      "                                    32 MiB, which a pipe holds in its place for SECONDS\n"
 	      "       load work N MIB SECONDS MS   N workers that fill MIB each, no faster than there is\n"
 	      "                                    memory, and until SECONDS have passed look at a quarter\n"
 	      "                                    of it and wait MS, again and again: items done\n"
@@ -219,6 +222,36 @@ static int touch(uint64_t mib, uint64_t seconds)
 	if (bad)
 		die("%llu pages have lost their content", (unsigned long long)bad);
 	munmap(mem, mib * MIB);
+	return 0;
+}
+
+/* Pages in a pipe stay where they are: the kernel cannot tell who looks at them. */
+static void pin_page(void *page)
+{
+	struct iovec iov = { .iov_base = page, .iov_len = 4096 };
+	int fds[2];
+
+	if (pipe(fds) || vmsplice(fds[1], &iov, 1, 0) != (ssize_t)iov.iov_len)
+		die("a page for a pipe: %s", strerror(errno));
+}
+
+static int pin(uint64_t mib, uint64_t hold, uint64_t seconds)
+{
+	uint64_t start = now_ns(), at;
+	char *mem;
+
+	mem = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	for (at = 0; at < mib * MIB; at += 4096)
+		mem[at] = 1;
+	event("touched", start);
+	nap_ns(hold * NSEC);
+	for (at = 0; at < mib * MIB; at += 32 * MIB)
+		pin_page(mem + at);
+	munmap(mem, mib * MIB);
+	event("pinned", start);
+	nap_ns(seconds * NSEC);
 	return 0;
 }
 
@@ -499,6 +532,8 @@ int main(int argc, char **argv)
 		return spin(number(argv[2]), number(argv[3]), argc == 5 ? number(argv[4]) : 0);
 	if (!strcmp(argv[1], "touch") && (argc == 3 || argc == 4))
 		return touch(number(argv[2]), argc == 4 ? number(argv[3]) : 0);
+	if (!strcmp(argv[1], "pin") && argc == 5)
+		return pin(number(argv[2]), number(argv[3]), number(argv[4]));
 	if (!strcmp(argv[1], "work") && argc == 6)
 		return work(number(argv[2]), number(argv[3]), number(argv[4]), number(argv[5]));
 	if (!strcmp(argv[1], "kernel") && argc == 4)
