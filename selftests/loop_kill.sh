@@ -36,13 +36,12 @@ settle
 killed 'managed, idle, three vCPUs held'
 
 guest_start
-settle
+grant=$(vm_get memory/grant_mib)
 guest_bg touch '/load touch 1200 60'
-wait_until 20 vm_at_least memory/grant_mib $((FLOOR_MIB + 256))
+wait_until 30 vm_at_least memory/grant_mib $((grant + 256))
 killed 'growing'
 
 guest_start --backend memfd
-settle
 gput mode manual >/dev/null
 boot=$(gget memory_mib)
 gput memory_mib $((boot + 1024)) >/dev/null
@@ -52,7 +51,6 @@ wait_until 20 vm_at_most memory/grant_mib $((grant - 128))
 killed 'shrinking'
 
 guest_start
-settle
 guest 'rmmod elastic_guest'
 check 'detached' vm_is state detached
 killed 'detached'
