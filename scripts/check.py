@@ -34,9 +34,6 @@ INTEL = ('absent', 'hypercall', 'hold', 'gate', 'gate_indirect', 'take', 'host_s
          'host_trace.sh', 'host_load.sh', 'loop_microvm.sh')
 USER_SPACE = ('abi', 'units', 'policy_', 'testbed_')
 NO_TESTS = ('lib.sh', 'loop.sh')
-# Only when asked for: in one of three runs of the scenario that it shortens a VMM ended by
-# itself, and it is not known why.
-BY_NAME = ('loop_six.sh',)
 
 # Runs on the host: the tests, each with a beginning and an end that can be found.
 RUNNER = r'''
@@ -306,8 +303,6 @@ def tests(wanted):
     for path in sorted(glob.glob(SELFTESTS + '/*')):
         name = os.path.basename(path)
         if name in NO_TESTS or not os.path.isfile(path) or not os.access(path, os.X_OK):
-            continue
-        if name in BY_NAME and not {name, name.split('.')[0]} & set(wanted):
             continue
         with open(path, 'rb') as file:
             head = file.read(4)

@@ -348,11 +348,11 @@ static void memory(void)
 	kg_free(a);
 	ktap_ok(kg_until(host_stat("memory/used_mib") == 256, SOON_MS), "the other goes");
 	a = managed();
-	r = kg_request(&b->vcpu[0], 0, BOOT + 66, 40);
+	r = kg_request(&b->vcpu[0], 0, BOOT + 66, 16);
 	ktap_ok(r.status == ELASTIC_PARTIAL && r.rbx == (u64)ELASTIC_R_RATE << 16 && r.rdx >= 3 &&
-		r.rdx < 40, "beyond it slowly: %llu of 40 units", (unsigned long long)r.rdx);
+		r.rdx < 16, "beyond it slowly: %llu of 16 units", (unsigned long long)r.rdx);
 	ktap_eq(kg_stat(b, "stats/refused_rate"), 1, "counted");
-	ktap_ok(kg_until(kg_request(&b->vcpu[0], 0, BOOT + 66, 40).status == ELASTIC_OK, SOON_MS),
+	ktap_ok(kg_until(kg_request(&b->vcpu[0], 0, BOOT + 66, 16).status == ELASTIC_OK, SOON_MS),
 		"until it has all");
 	kg_free(a);
 	kg_free(b);
