@@ -41,7 +41,11 @@ _Static_assert(sizeof(struct kg_mailbox) <= 2048, "room for the stack");
 _Static_assert(KG_TRAMPOLINE + KG_MAX_VCPUS * 4096 <= KG_MAILBOX, "trampolines");
 _Static_assert(KG_MAILBOX + KG_MAX_VCPUS * 4096 <= KG_ARGS, "mailboxes");
 _Static_assert(KG_ARGS + KG_ARGS_SIZE <= KG_TABLES, "arguments");
-_Static_assert(KG_TABLES_END <= KG_LOW_END, "page tables");
+_Static_assert(KG_TABLES_END <= KG_LISTS, "page tables");
+_Static_assert(KG_LISTS_END <= KG_LOW_END, "lists");
+_Static_assert(sizeof(struct kg_list_call) == KG_LIST_SIZE, "lists");
+_Static_assert(offsetof(struct kg_list_call, out) == KG_LIST_OUT, "lists");
+_Static_assert(KG_HC_NR == ELASTIC_HC_NR, "the hypercall's number");
 
 extern const uint8_t kg_code_start[], kg_code_end[], kg_code_loop[];
 extern const uint8_t kg_code_call64[], kg_code_call32[], kg_code_call16[];

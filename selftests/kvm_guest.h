@@ -20,6 +20,7 @@
 
 /* Layout below 640 KiB: guest-physical addresses */
 #define KG_GDT		0x1000
+#define KG_COOKIE	0x1800	/* of the last HELLO in a list */
 #define KG_IDT		0x2000
 #define KG_CODE		0x3000	/* up to 5 pages */
 #define KG_TRAMPOLINE	0x8000	/* a page per vCPU */
@@ -35,6 +36,8 @@
 #define KG_PD_4K	(KG_TABLES + 0x14000)
 #define KG_PT_4K	(KG_TABLES + 0x15000)	/* KG_4K_UNITS pages */
 #define KG_TABLES_END	(KG_TABLES + 0x35000)
+#define KG_LISTS	0x76000	/* a page per vCPU, for KG_CMD_CALLS */
+#define KG_LISTS_END	(KG_LISTS + KG_MAX_VCPUS * 0x1000)
 #define KG_LOW_END	0xa0000
 
 #define KG_MAX_VCPUS	16
@@ -89,6 +92,7 @@
 #define KG_CMD_MOVS	14	/* REP MOVSB from arg0 to arg1 of arg2 bytes */
 #define KG_CMD_VMLOAD	15	/* AMD: VMLOAD of arg0 */
 #define KG_CMD_VMXON	16	/* Intel: VMXON of arg0, and of arg1 VMPTRLD if not 0 */
+#define KG_CMD_CALLS	17	/* arg1 hypercalls of the list at arg0, without an exit between */
 
 /* Offsets in the mailbox for the assembler; checked in kvm_guest.c */
 #define KG_MB_CMD	0x00
@@ -127,6 +131,18 @@
 #define KG_R15		0x70
 #define KG_RFLAGS	0x78
 #define KG_RSP		0x80
+
+/* In struct kg_list_call */
+#define KG_LIST_RBX	0x00
+#define KG_LIST_RCX	0x08
+#define KG_LIST_RDX	0x10
+#define KG_LIST_RSI	0x18
+#define KG_LIST_OUT	0x20	/* RAX, RBX, RCX, RDX */
+#define KG_LIST_SIZE	0x40
+#define KG_LIST_MAX	(0x1000 / KG_LIST_SIZE)
+
+#define KG_HC_NR	0x454c4153	/* ELASTIC_HC_NR, for the assembler */
+#define KG_COOKIE_LIVE	0x4c495645	/* RCX of a call in a list: what is at KG_COOKIE */
 
 /* In a trampoline page */
 #define KG_TRAMP_MAILBOX	0xff8
@@ -170,6 +186,15 @@ struct kg_mailbox {
 	struct kg_regs in;
 	u64 pad;
 	struct kg_regs out;
+};
+
+/*
+ * One of a list, see KG_CMD_CALLS; the mailbox's counter is how many are done. With all
+ * bits of RBX set it is no call, but RCX is written to where RDX points.
+ */
+struct kg_list_call {
+	volatile u64 rbx, rcx, rdx, rsi;
+	volatile u64 out[4];
 };
 
 /* What the guest's RAM is made of */

@@ -129,6 +129,8 @@ kg_code_loop:
 	je	cmd_vmload
 	cmp	$KG_CMD_VMXON, %ecx
 	je	cmd_vmxon
+	cmp	$KG_CMD_CALLS, %ecx
+	je	cmd_calls
 	ud2
 done:
 	mov	%rax, %gs:KG_MB_RESULT
@@ -226,6 +228,44 @@ cmd_vmxon:
 	ja	done
 2:	mov	$1, %eax
 	jmp	done
+
+cmd_calls:
+	mov	%rdi, %r8
+	mov	%rsi, %r9
+1:	xor	%eax, %eax
+	test	%r9, %r9
+	jz	done
+	mov	KG_LIST_RBX(%r8), %rbx
+	mov	KG_LIST_RCX(%r8), %rcx
+	mov	KG_LIST_RDX(%r8), %rdx
+	mov	KG_LIST_RSI(%r8), %rsi
+	cmp	$-1, %rbx
+	jne	2f
+	mov	%rcx, (%rdx)
+	jmp	5f
+2:	mov	$KG_COOKIE_LIVE, %eax
+	cmp	%rax, %rcx
+	jne	3f
+	mov	KG_COOKIE, %rcx
+3:	mov	$KG_HC_NR, %eax
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	4f
+	vmmcall
+	jmp	5f
+4:	vmcall
+5:	mov	%rax, KG_LIST_OUT(%r8)
+	mov	%rbx, KG_LIST_OUT + 8(%r8)
+	mov	%rcx, KG_LIST_OUT + 16(%r8)
+	mov	%rdx, KG_LIST_OUT + 24(%r8)
+	test	%rax, %rax
+	jnz	6f
+	cmpw	$0, KG_LIST_RBX(%r8)	/* HELLO */
+	jne	6f
+	mov	%rbx, KG_COOKIE
+6:	incq	%gs:KG_MB_COUNTER
+	add	$KG_LIST_SIZE, %r8
+	dec	%r9
+	jmp	1b
 
 cmd_wrmsr:
 	mov	%edi, %ecx
