@@ -217,6 +217,9 @@ static long hello_vm(struct args *args)
 	if (mutex_lock_killable(&vm->lock))
 		return ELASTIC_E_INTR;
 	args->vm = vm;
+	/* Another vCPU's HELLO was first, and does not hold this one. */
+	if (elastic_cpu_withheld(vm, args->vcpu->vcpu_id))
+		return invalid(args, ELASTIC_R_NOT_GRANTED, 0);
 	return ELASTIC_OK;
 }
 
