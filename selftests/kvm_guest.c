@@ -40,7 +40,7 @@ _Static_assert(offsetof(struct kg_regs, rsp) == KG_RSP, "rsp");
 _Static_assert(sizeof(struct kg_mailbox) <= 2048, "room for the stack");
 _Static_assert(KG_TRAMPOLINE + KG_MAX_VCPUS * 4096 <= KG_MAILBOX, "trampolines");
 _Static_assert(KG_MAILBOX + KG_MAX_VCPUS * 4096 <= KG_ARGS, "mailboxes");
-_Static_assert(KG_ARGS + KG_ARGS_SIZE <= KG_TABLES, "arguments");
+_Static_assert(KG_ARGS + KG_ARGS_SIZE <= KG_SMM, "arguments");
 _Static_assert(KG_TABLES_END <= KG_LISTS, "page tables");
 _Static_assert(KG_LISTS_END <= KG_LOW_END, "lists");
 _Static_assert(sizeof(struct kg_list_call) == KG_LIST_SIZE, "lists");
@@ -51,6 +51,7 @@ extern const uint8_t kg_code_start[], kg_code_end[], kg_code_loop[];
 extern const uint8_t kg_code_call64[], kg_code_call32[], kg_code_call16[];
 extern const uint8_t kg_code_traps[], kg_code_nmi[], kg_code_ipi[];
 extern const uint8_t kg_tramp_start[], kg_tramp_end[];
+extern const uint8_t kg_smm_start[], kg_smm_end[];
 
 #define AT(label) (KG_CODE + (u64)((label) - kg_code_start))
 #define TRAP_SIZE 16
@@ -267,7 +268,7 @@ static uint8_t *map_other(u64 size)
 	return p;
 }
 
-static void add_slot(struct kg_vm *vm, u32 slot, u64 gpa, u64 size, void *hva, u32 flags)
+void kg_slot(struct kg_vm *vm, u32 slot, u64 gpa, u64 size, void *hva, u32 flags)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = slot,
@@ -277,8 +278,13 @@ static void add_slot(struct kg_vm *vm, u32 slot, u64 gpa, u64 size, void *hva, u
 		.userspace_addr = (uintptr_t)hva,
 	};
 
+	IOCTL(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static void add_slot(struct kg_vm *vm, u32 slot, u64 gpa, u64 size, void *hva, u32 flags)
+{
 	if (size)
-		IOCTL(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+		kg_slot(vm, slot, gpa, size, hva, flags);
 }
 
 static void add_slots(struct kg_vm *vm)
@@ -1002,6 +1008,36 @@ struct kg_answer kg_report(struct kg_vcpu *vcpu)
 struct kg_answer kg_bye(struct kg_vcpu *vcpu)
 {
 	return kg_call(vcpu, ELASTIC_OP_BYE, vcpu->vm->cookie, 0, 0);
+}
+
+/* System management mode */
+
+bool kg_smm_setup(struct kg_vm *vm)
+{
+	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) <= 0 ||
+	    ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE) < 2)
+		return false;
+	kg_slot(vm, KG_SMM_SLOT | KG_SLOT_LOW, 0, KG_LOW_END, vm->ram, 0);
+	kg_slot(vm, KG_SMM_SLOT | KG_SLOT_RAM, KG_RAM, vm->cfg.ram - KG_RAM, vm->ram + KG_RAM, 0);
+	/* SMBASE is 0x30000 after a reset, and the entry 32 KiB above */
+	memcpy(vm->ram + KG_SMM, kg_smm_start, (size_t)(kg_smm_end - kg_smm_start));
+	return true;
+}
+
+enum kg_end kg_smm_do(struct kg_vcpu *vcpu, bool write, u32 gpa, u32 *value)
+{
+	volatile u32 *args = (volatile u32 *)(vcpu->vm->ram + KG_SMM_ADDRESS);
+	enum kg_end end;
+
+	args[0] = gpa;
+	args[1] = *value;
+	args[2] = write;
+	kg_cmd(vcpu, KG_CMD_NOP, 0, 0, 0);
+	if (ioctl(vcpu->fd, KVM_SMI, 0) < 0)
+		ktap_bail("KVM_SMI: %s", strerror(errno));
+	end = kg_run(vcpu, MUST_MS);
+	*value = args[1];
+	return end;
 }
 
 /* vCPU ioctls */

@@ -26,7 +26,11 @@
 #define KG_TRAMPOLINE	0x8000	/* a page per vCPU */
 #define KG_MAILBOX	0x18000	/* a page per vCPU: mailbox, then stack */
 #define KG_ARGS		0x28000	/* memory arguments of hypercalls */
-#define KG_ARGS_SIZE	0x10000
+#define KG_ARGS_SIZE	0x10000	/* up to KG_SMM */
+#define KG_SMM		0x38000	/* where SMM begins, and its state is saved: 32 KiB */
+#define KG_SMM_ADDRESS	(KG_SMM + 0x1000)	/* of its handler: see kvm_guest_code.S */
+#define KG_SMM_VALUE	(KG_SMM + 0x1004)
+#define KG_SMM_WRITE	(KG_SMM + 0x1008)
 #define KG_TABLES	0x40000	/* page tables */
 #define KG_PML4		(KG_TABLES + 0x0000)
 #define KG_PDPT_2M	(KG_TABLES + 0x1000)
@@ -282,6 +286,19 @@ void kg_free(struct kg_vm *vm);
 /* Width of a physical address */
 unsigned int kg_phys_bits(void);
 const char *kg_end_name(enum kg_end end);
+/*
+ * Make, change, move or (size 0) delete a memory slot. Of the address space of SMM: with
+ * KG_SMM_SLOT. kg_new() makes KG_SLOT_RAM from KG_RAM on, KG_SLOT_HIGH, and others.
+ */
+#define KG_SLOT_LOW	0
+#define KG_SLOT_RAM	3
+#define KG_SLOT_HIGH	4
+#define KG_SMM_SLOT	(1U << 16)
+void kg_slot(struct kg_vm *vm, u32 slot, u64 gpa, u64 size, void *hva, u32 flags);
+/* Give SMM an address space that has all of RAM, and a handler. false: KVM has none */
+bool kg_smm_setup(struct kg_vm *vm);
+/* Read or write a word in SMM, by an SMI; as kg_do(). *@value: in, and out */
+enum kg_end kg_smm_do(struct kg_vcpu *vcpu, bool write, u32 gpa, u32 *value);
 /* Host address of a guest-physical one in RAM; NULL: not RAM */
 void *kg_hva(struct kg_vm *vm, u64 gpa);
 

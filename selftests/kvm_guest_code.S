@@ -442,4 +442,22 @@ gdt_pointer:
 	.long	KG_GDT
 kg_tramp_end:
 
+/*
+ * In system management mode: reads or (bit 0) writes the word that KG_SMM_ADDRESS names.
+ * Segments are flat; 16-bit code.
+ */
+	.globl kg_smm_start, kg_smm_end
+	.balign 16
+kg_smm_start:
+	addr32 movl KG_SMM_ADDRESS, %esi
+	addr32 movl KG_SMM_VALUE, %eax
+	addr32 btrl $0, KG_SMM_WRITE
+	jnc	1f
+	addr32 movl %eax, (%esi)
+1:	addr32 movl (%esi), %eax
+	addr32 movl %eax, KG_SMM_VALUE
+	out	%al, $KG_PORT_DONE
+	rsm
+kg_smm_end:
+
 	.section .note.GNU-stack, "", @progbits
