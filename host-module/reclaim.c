@@ -188,16 +188,18 @@ out:
 
 /*
  * Addresses behind guest frames [gfn, end): the first piece in one memslot, 0
- * if there is none. Context: kvm->srcu held.
+ * if there is none. What has become read-only is not RAM any more, and is not
+ * taken. Context: kvm->srcu held.
  */
 static unsigned long first_piece(struct kvm *kvm, gfn_t gfn, gfn_t end,
-				 unsigned long *npages)
+				 unsigned long *npages, bool *read_only)
 {
 	struct kvm_memory_slot *slot;
 
 	slot = __gfn_to_memslot(kvm_memslots(kvm), gfn);
+	*read_only = slot && slot->flags & KVM_MEM_READONLY;
 	if (!slot || slot->id >= KVM_USER_MEM_SLOTS ||
-	    slot->flags & (KVM_MEM_READONLY | KVM_MEMSLOT_INVALID)) {
+	    slot->flags & KVM_MEMSLOT_INVALID) {
 		*npages = min(end, ALIGN(gfn + 1, UNIT_PAGES)) - gfn;
 		return 0;
 	}
@@ -256,11 +258,11 @@ bool elastic_has_giant_pages(struct kvm_vcpu *vcpu,
 	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
 	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
 	unsigned long hva, npages;
-	bool giant = false;
+	bool giant = false, read_only;
 
 	for (; gfn < end && !giant; gfn += npages) {
 		kvm_vcpu_srcu_read_lock(vcpu);
-		hva = first_piece(vcpu->kvm, gfn, end, &npages);
+		hva = first_piece(vcpu->kvm, gfn, end, &npages, &read_only);
 		if (hva)
 			giant = vma_range_has_giant_pages(hva, hva +
 						(npages << PAGE_SHIFT));
@@ -314,14 +316,17 @@ u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	gfn_t gfn = r->first << ELASTIC_UNIT_GFN_SHIFT;
 	gfn_t end = (r->first + r->nr) << ELASTIC_UNIT_GFN_SHIFT;
 	unsigned long hva, npages;
+	bool read_only;
 	u64 bytes = 0;
 
 	lockdep_assert_held(&vm->lock);
 
 	for (; gfn < end && !fatal_signal_pending(current); gfn += npages) {
 		kvm_vcpu_srcu_read_lock(vcpu);
-		hva = first_piece(vcpu->kvm, gfn, end, &npages);
-		if (hva)
+		hva = first_piece(vcpu->kvm, gfn, end, &npages, &read_only);
+		if (hva && read_only && released)
+			unmap(vcpu->kvm, hva, hva + (npages << PAGE_SHIFT));
+		else if (hva && !read_only)
 			bytes += take_piece(vcpu->kvm, hva,
 					    hva + (npages << PAGE_SHIFT),
 					    released);
