@@ -457,6 +457,7 @@ unsigned int elastic_place_nr(struct elastic_vm *vm);
 void elastic_place_stop(void);
 
 /* reclaim.c */
+void elastic_reclaim_wait(struct kvm_vcpu *vcpu);
 u64 elastic_reclaim(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 		    const struct elastic_range *r, bool released);
 

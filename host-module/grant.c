@@ -404,6 +404,7 @@ static void take_fresh(struct elastic_vm *vm, struct kvm_vcpu *vcpu,
 	for (i = 0; i < ELASTIC_MAX_CPU_WORDS; i++)
 		elastic_hold_kick(vcpu->kvm, i, vm->cpu_withheld[i]);
 
+	elastic_reclaim_wait(vcpu);
 	r.nr = 0;
 	for_each_set_bit(i, units->withheld, units->nr) {
 		if (i < nr_old && test_bit(i, old->withheld))
@@ -870,7 +871,7 @@ void elastic_grant_release_units(struct elastic_vm *vm,
 
 	for (i = r->first; i < r->first + r->nr; i++)
 		set_bit(i, units->withheld);
-	/* A fault that saw the old bit is undone by the invalidation to come. */
+	/* A fault that saw the old bit is waited for: elastic_reclaim_wait(). */
 	smp_mb__after_atomic();
 
 	mutex_lock(&elastic_ledger_lock);

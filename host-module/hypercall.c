@@ -353,9 +353,12 @@ static long take_ranges(struct args *args, struct elastic_range *r, bool release
 			return invalid(args, reason, i);
 	}
 	nr = join_ranges(r, nr);
-	for (i = 0; i < nr; i++) {
-		if (release)
+	if (release) {
+		for (i = 0; i < nr; i++)
 			elastic_grant_release_units(args->vm, &r[i]);
+		elastic_reclaim_wait(args->vcpu);
+	}
+	for (i = 0; i < nr; i++) {
 		taken += elastic_reclaim(args->vm, args->vcpu, &r[i],
 					 release);
 		units += r[i].nr;

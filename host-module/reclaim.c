@@ -296,6 +296,23 @@ static u64 take_piece(struct kvm *kvm, unsigned long hva, unsigned long end,
 }
 
 /**
+ * elastic_reclaim_wait() - wait for accesses that began when units were granted
+ * @vcpu: the vCPU whose thread this is
+ *
+ * KVM asks the gate first and gets the page then. If the memory were taken in
+ * between, the invalidation would undo the mapping, but not the page: it would
+ * stay behind a unit that is not granted, and nobody would count it. All of that
+ * is in one section of kvm->srcu.
+ *
+ * Context: vCPU, kvm->srcu not held, may sleep; after units were withheld and
+ * before they are taken.
+ */
+void elastic_reclaim_wait(struct kvm_vcpu *vcpu)
+{
+	synchronize_srcu_expedited(&vcpu->kvm->srcu);
+}
+
+/**
  * elastic_reclaim() - give the memory behind units back to the host
  * @vm: the VM
  * @vcpu: the vCPU whose thread this is
