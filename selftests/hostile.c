@@ -883,7 +883,9 @@ static void fill_lanes(const struct hm_seq *s)
 			continue;
 		done.ops[1]++;
 		if (op->kind == HM_WRITE) {
-			add_call(l, op, LIVE, ++marker << 12 | 0xfff, op->rdx, 0);
+			/* Beside the marker: what becomes of that, the model has to know */
+			add_call(l, op, LIVE, ++marker << 12 | 0xfff,
+				 op->rdx % ELASTIC_UNIT_SIZE == HM_MARK ? op->rdx + 8 : op->rdx, 0);
 			continue;
 		}
 		put_words(&m, op);
