@@ -23,7 +23,6 @@ Prints one line per figure and exits 1 if one is missed:
 
 import argparse
 import concurrent.futures
-import json
 import os
 import re
 import signal
@@ -33,7 +32,6 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-import figures  # noqa: E402 pylint: disable=wrong-import-position
 import lab  # noqa: E402 pylint: disable=wrong-import-position
 import vmlib  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -107,21 +105,12 @@ class Watch(threading.Thread):
         self.join()
 
 
-class Bench:
+class Bench(lab.Run):
     def __init__(self, args):
+        super().__init__('bench-arbiter')
         self.args = args
-        self.out = os.environ.get('ARTIFACTS', '.')
-        self.started = time.monotonic()
         self.guests = []
-        self.raw = {}
-        self.failures = []
-
-    def progress(self, text):
-        print('%6.1f s  %s' % (time.monotonic() - self.started, text), flush=True)
-
-    def fail(self, text):
-        self.failures.append(text)
-        self.progress('FAILED: ' + text)
+        self.zero = None            # when the loads begin
 
     @staticmethod
     def host(name, value):
@@ -135,8 +124,7 @@ class Bench:
                           '--mem', '%dM' % CEILING[1], '--floor-cpus', str(FLOOR[0]),
                           '--floor-mem', '%dM' % FLOOR[1], '--module',
                           lab.module('elastic_guest', self.args.kernel + '-cloud'))
-        guest.run('cd %s/tunables && %s' % (lab.GUEST_SYSFS, ' && '.join(
-            'echo %d >%s' % (value, name) for name, value in TUNABLES.items())))
+        guest.tune(TUNABLES)
         return guest
 
     def boot(self):
@@ -227,34 +215,25 @@ class Bench:
         self.boot()
         half = (CEILING[0] // 2, CEILING[1] // 2)
         items, watch = self.run('elastic', FLOOR, CEILING, CEILING[0])
-        found = [figures.Figure('vms-minimum-broken', len(watch.broken), 'samples', 0, None,
-                                'of %d, in each all VMs and pools' % watch.samples)]
+        found = self.figures
+        found.append(lab.Figure('vms-minimum-broken', len(watch.broken), 'samples', 0, None,
+                                'of %d, in each all VMs and pools' % watch.samples))
         if not self.args.no_peer:
             peers, _ = self.run('fixed', half, half, half[0])
-            found.append(figures.AtLeast(
+            found.append(lab.AtLeast(
                 'vms-work', sum(items) / max(sum(peers), 1), 'times', FACTOR, None,
                 '%d items, %d when the pool is divided evenly and fixed' % (
                     sum(items), sum(peers))))
-            found.append(figures.AtLeast('vms-work-least', min(items) / max(min(peers), 1),
-                                         'times', 1, None, 'the VM that got least done'))
+            found.append(lab.AtLeast('vms-work-least', min(items) / max(min(peers), 1),
+                                     'times', 1, None, 'the VM that got least done'))
         idle = sum(count == 0 for count in items)
-        found.append(figures.Figure('vms-unfinished', len(self.failures) + idle, 'VMs', 0))
+        found.append(lab.Figure('vms-unfinished', len(self.failures) + idle, 'VMs', 0))
         for guest in self.guests:
             gated = guest.vm('stats/gated')
             if gated != '0':
                 self.fail('%s touched what it was not granted: %s' % (guest.name, gated))
             if guest.end():
                 self.fail('%s: ended with an error: %s' % (guest.name, guest.words()))
-        return found
-
-    def write(self, lines, found):
-        with open(self.out + '/report.txt', 'w', encoding='ascii', errors='replace') as file:
-            file.write('\n'.join(lines) + '\n')
-        with open(self.out + '/results.json', 'w', encoding='ascii') as file:
-            json.dump({'host': os.uname().release, 'guest': self.args.kernel, 'runs': self.raw,
-                       'figures': [figure.__dict__ for figure in found],
-                       'failures': self.failures}, file, indent=1)
-            file.write('\n')
 
 
 def parse(argv):
@@ -273,19 +252,13 @@ def parse(argv):
 
 def main():
     args = parse(sys.argv[1:])
-    lab.load_host_module(os.environ.get('ELASTIC_HOST_KO') or
-                         lab.module('elastic_host', lab.kernel()))
+    lab.load_host_module()
     bench = Bench(args)
     try:
-        found = bench.all()
+        bench.all()
     except (lab.Problem, OSError) as problem:
-        if lab.explain('bench-arbiter', problem) == vmlib.STATUS_FAILURE:
-            return vmlib.STATUS_FAILURE
-        return 1
-    lines = [figure.line() for figure in found] + ['failed: ' + text for text in bench.failures]
-    print('\n' + '\n'.join(lines), flush=True)
-    bench.write(lines, found)
-    return 1 if bench.failures or not all(figure.good for figure in found) else 0
+        return lab.explain(bench.tool, problem)
+    return bench.finish(args.kernel)
 
 
 if __name__ == '__main__':

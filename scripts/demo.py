@@ -125,8 +125,7 @@ class Demo:
     # --- the story
 
     def boot(self):
-        lab.load_host_module(os.environ.get('ELASTIC_HOST_KO') or
-                             lab.module('elastic_host', lab.kernel()))
+        lab.load_host_module()
         self.trace = lab.Tracer('demo', ('elastic_host', ''))
         print('demo: booting the guest: %s, up to %d CPUs and 4096 MiB, with 1 CPU and 512 MiB'
               % (MACHINE, CPUS), flush=True)

@@ -31,30 +31,6 @@ QUIET_STEPS = (('cpus', 4), ('memory_mib', '$((boot + 512))'), ('cpus', 1),
 QUIET_SECONDS = 60          # bound of it
 
 
-class Figure:
-    def __init__(self, name, value, unit, limit, peer=None, note=''):
-        self.name, self.value, self.unit = name, value, unit
-        self.limit, self.peer, self.note = limit, peer, note
-        self.good = value <= limit
-
-    def line(self):
-        peer = '' if self.peer is None else ', peer %.3g %s' % (self.peer, self.unit)
-        return 'figure: %s %.3g %s (limit %.3g%s)%s%s' % (
-            self.name, self.value, self.unit, self.limit, peer,
-            ' ' + self.note if self.note else '', '' if self.good else ' MISSED')
-
-
-class AtLeast(Figure):
-    """A figure of which more is better."""
-
-    def __init__(self, name, value, unit, limit, peer=None, note=''):
-        super().__init__(name, value, unit, limit, peer, note)
-        self.good = value >= limit
-
-    def line(self):
-        return super().line().replace('(limit ', '(limit at least ', 1)
-
-
 def median(times, progress):
     progress('ms: ' + ' '.join('%.3g' % ms for ms in times))
     return statistics.median(times)
@@ -227,14 +203,14 @@ def measure(guest, kernel, machine, clock, progress):
     guest.end()
     echo = peer_cpus(kernel, machine, progress)
     dimm = peer_dimm(kernel, clock, progress)
-    figures.append(Figure('tasks-to-cpus', cpus, 'ms', CPU_FACTOR * echo, echo,
-                          'from 4 runnable tasks to 4 CPUs online; peer: 3 x echo 1 >online'))
-    figures.append(Figure('block-128MiB', block, 'ms', BLOCK_FACTOR * dimm, dimm,
-                          'from request to usable; peer: ACPI DIMM'))
-    figures.append(Figure('user-space-exits', exits, 'exits', 0, None,
-                          'returns to QEMU while growing and shrinking'))
-    figures.append(Figure('idle-hypercalls', calls, 'per-period', IDLE_CALLS, None,
-                          'of an idle, settled guest'))
+    figures.append(lab.Figure('tasks-to-cpus', cpus, 'ms', CPU_FACTOR * echo, echo,
+                              'from 4 runnable tasks to 4 CPUs online; peer: 3 x echo 1 >online'))
+    figures.append(lab.Figure('block-128MiB', block, 'ms', BLOCK_FACTOR * dimm, dimm,
+                              'from request to usable; peer: ACPI DIMM'))
+    figures.append(lab.Figure('user-space-exits', exits, 'exits', 0, None,
+                              'returns to QEMU while growing and shrinking'))
+    figures.append(lab.Figure('idle-hypercalls', calls, 'per-period', IDLE_CALLS, None,
+                              'of an idle, settled guest'))
     return figures
 
 
@@ -248,8 +224,7 @@ def main():
     def progress(text):
         print('# ' + text, flush=True)
 
-    lab.load_host_module(os.environ.get('ELASTIC_HOST_KO') or
-                         lab.module('elastic_host', lab.kernel()))
+    lab.load_host_module()
     try:
         clock = lab.Clock()
         progress('booting a guest with the module')

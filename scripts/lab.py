@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What scripts/demo and scripts/figures share: a guest, and its VM as the host sees it.
+"""What the tools that measure share: a guest, its VM as the host sees it, and a report.
 
 Runs on the virtualisation host. Clocks: a guest's TSC and the host's differ by an offset
 that KVM tells; every time here is CLOCK_MONOTONIC of the host, in seconds.
 """
 
+import json
 import os
 import re
 import signal
@@ -145,6 +146,11 @@ class Guest:
     def put(self, name, value):
         self.run('echo %s >%s/%s' % (value, GUEST_SYSFS, name))
 
+    def tune(self, tunables):
+        """Set tunables of the module: {name: value}."""
+        self.run('cd %s/tunables && %s' % (GUEST_SYSFS, ' && '.join(
+            'echo %d >%s' % (value, name) for name, value in tunables.items())))
+
     def end(self):
         """Shut it down; return its status."""
         if self.process.poll() is None:
@@ -216,10 +222,13 @@ class Guest:
         return self.clock.seconds((tsc - self.tsc_offset) & mask)
 
 
-def explain(tool, problem):
-    """Say what went wrong, and whether a guest died of the emulator; return the status."""
+def explain(tool, problem, guests=None):
+    """
+    Say what went wrong, and whether one of @guests (default: all) died of the emulator.
+    They are ended. Return the status.
+    """
     vmlib.warn(tool, str(problem))
-    for guest in Guest.started:
+    for guest in Guest.started if guests is None else guests:
         try:
             guest.process.wait(5)       # one that died is looked at first
         except subprocess.TimeoutExpired:
@@ -265,12 +274,6 @@ class Tracer:
         os.rmdir(self.path)
 
 
-def load_host_module(path):
-    if os.path.isdir(HOST_SYSFS):
-        return
-    subprocess.run(['insmod', path], check=True)
-
-
 def kernel():
     """The running kernel as scripts/fetch names it."""
     return re.match(r'\d+\.\d+', os.uname().release).group(0)
@@ -278,3 +281,74 @@ def kernel():
 
 def module(name, version):
     return '%s/build/%s/%s.ko' % (ROOT, version, name)
+
+
+def host_module():
+    """The host's module for the running kernel."""
+    return os.environ.get('ELASTIC_HOST_KO') or module('elastic_host', kernel())
+
+
+def load_host_module():
+    if not os.path.isdir(HOST_SYSFS):
+        subprocess.run(['insmod', host_module()], check=True)
+
+
+class Figure:
+    def __init__(self, name, value, unit, limit, peer=None, note=''):
+        self.name, self.value, self.unit = name, value, unit
+        self.limit, self.peer, self.note = limit, peer, note
+        self.good = value <= limit
+
+    def line(self):
+        peer = '' if self.peer is None else ', peer %.3g %s' % (self.peer, self.unit)
+        return 'figure: %s %.3g %s (limit %.3g%s)%s%s' % (
+            self.name, self.value, self.unit, self.limit, peer,
+            ' ' + self.note if self.note else '', '' if self.good else ' MISSED')
+
+
+class AtLeast(Figure):
+    """A figure of which more is better."""
+
+    def __init__(self, name, value, unit, limit, peer=None, note=''):
+        super().__init__(name, value, unit, limit, peer, note)
+        self.good = value >= limit
+
+    def line(self):
+        return super().line().replace('(limit ', '(limit at least ', 1)
+
+
+class Run:
+    """What a tool that measures tells while it runs, and leaves."""
+
+    def __init__(self, tool):
+        self.tool = tool
+        self.out = os.environ.get('ARTIFACTS', '.')
+        self.started = time.monotonic()
+        self.figures = []
+        self.failures = []
+        self.raw = {}
+
+    def progress(self, text):
+        print('# %4d s  %s' % (time.monotonic() - self.started, text), flush=True)
+
+    def fail(self, text):
+        self.failures.append(text)
+        self.progress('FAILED: ' + text)
+
+    def write(self, lines, **results):
+        """Leave report.txt and results.json."""
+        with open(self.out + '/report.txt', 'w', encoding='ascii', errors='replace') as file:
+            file.write('\n'.join(lines) + '\n')
+        with open(self.out + '/results.json', 'w', encoding='ascii') as file:
+            json.dump(dict(results, failures=self.failures), file, indent=1)
+            file.write('\n')
+
+    def finish(self, guest_kernel, **more):
+        """Print all figures and failures, leave them; return the status."""
+        lines = [figure.line() for figure in self.figures]
+        lines += ['failed: ' + text for text in self.failures]
+        print('\n' + '\n'.join(lines), flush=True)
+        self.write(lines, host=os.uname().release, guest=guest_kernel, samples=self.raw,
+                   figures=[figure.__dict__ for figure in self.figures], **more)
+        good = not self.failures and all(figure.good for figure in self.figures)
+        return 0 if good else 1

@@ -255,6 +255,26 @@ class Monitor:
                 raise OSError(answer['error'].get('desc', 'monitor error'))
             return answer['return']
 
+    def await_event(self, name, seconds, **data):
+        """Wait until QEMU has told of it, with this data among others; forget it then."""
+        limit = time.monotonic() + seconds
+        while True:
+            for event in self.events:
+                if event['event'] == name and data.items() <= event.get('data', {}).items():
+                    self.events.remove(event)
+                    return event
+            wait = limit - time.monotonic()
+            if wait <= 0:
+                raise OSError('no %s within %g s' % (name, seconds))
+            before = self.sock.gettimeout()
+            self.sock.settimeout(wait)
+            try:
+                self._line()
+            except TimeoutError:
+                pass
+            finally:
+                self.sock.settimeout(before)
+
     def last_words(self):
         """Why QEMU ended, as far as it told: 'guest-reset', or ''."""
         try:
