@@ -8,6 +8,8 @@ help:
 	@echo '                         (default: the running kernel)'
 	@echo 'make install [KDIR=DIR]  install the modules that were built'
 	@echo 'make demo                show it: a guest grows and shrinks (installs what it needs)'
+	@echo 'make bench               beside ACPI hot-plug, virtio-mem and others, up to an hour; make bench'
+	@echo '                         CASE=NAME: one case (scripts/bench --help: parts of it, real hosts)'
 	@echo 'make bench-memory        how fast memory comes and goes, beside its peers (10 minutes and more)'
 	@echo '                         (scripts/bench-memory --help: parts of it)'
 	@echo 'make bench-arbiter       six VMs on half a pool, beside the same pool divided evenly'
@@ -26,6 +28,9 @@ install:
 
 demo:
 	scripts/demo
+
+bench:
+	scripts/bench $(CASE)
 
 bench-memory:
 	scripts/bench-memory
@@ -47,4 +52,4 @@ clean:
 	$(MAKE) -C selftests clean
 	rm -rf build demo-output bench-output
 
-.PHONY: help modules install demo bench-memory bench-arbiter check check-vmx lint clean
+.PHONY: help modules install demo bench bench-memory bench-arbiter check check-vmx lint clean

@@ -97,6 +97,10 @@
 #define KG_CMD_VMLOAD	15	/* AMD: VMLOAD of arg0 */
 #define KG_CMD_VMXON	16	/* Intel: VMXON of arg0, and of arg1 VMPTRLD if not 0 */
 #define KG_CMD_CALLS	17	/* arg1 hypercalls of the list at arg0, without an exit between */
+/* For measuring. Result: how many ticks of the TSC it took */
+#define KG_CMD_TIMED_CALLS 18	/* hypercall arg0, arg1 times */
+#define KG_CMD_TOUCH	19	/* a byte in each of arg1 4 KiB pages from arg0 on */
+#define KG_CMD_IPIS	20	/* KG_IPI_VECTOR to itself, arg1 times */
 
 /* Offsets in the mailbox for the assembler; checked in kvm_guest.c */
 #define KG_MB_CMD	0x00

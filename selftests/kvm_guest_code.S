@@ -131,6 +131,12 @@ kg_code_loop:
 	je	cmd_vmxon
 	cmp	$KG_CMD_CALLS, %ecx
 	je	cmd_calls
+	cmp	$KG_CMD_TIMED_CALLS, %ecx
+	je	cmd_timed_calls
+	cmp	$KG_CMD_TOUCH, %ecx
+	je	cmd_touch
+	cmp	$KG_CMD_IPIS, %ecx
+	je	cmd_ipis
 	ud2
 done:
 	mov	%rax, %gs:KG_MB_RESULT
@@ -308,6 +314,56 @@ cmd_ones:
 	dec	%rsi
 	jnz	1b
 	jmp	done
+
+/* The TSC in RAX; clobbers RDX */
+.macro TICKS
+	rdtsc
+	shl	$32, %rdx
+	or	%rdx, %rax
+.endm
+
+/* arg1 times @insn with arg0 in RAX; no other argument matters */
+.macro CALLS insn
+1:	mov	%rdi, %rax
+	\insn
+	dec	%rsi
+	jnz	1b
+.endm
+
+cmd_timed_calls:
+	TICKS
+	mov	%rax, %r8
+	cmpb	$0, %gs:KG_MB_INTEL
+	jne	2f
+	CALLS	vmmcall
+	jmp	cmd_ticks
+2:	CALLS	vmcall
+cmd_ticks:
+	TICKS
+	sub	%r8, %rax
+	jmp	done
+
+cmd_touch:
+	TICKS
+	mov	%rax, %r8
+1:	movb	$1, (%rdi)
+	add	$4096, %rdi
+	dec	%rsi
+	jnz	1b
+	jmp	cmd_ticks
+
+cmd_ipis:
+	TICKS
+	mov	%rax, %r8
+	mov	$0x830, %ecx		/* x2APIC ICR: to itself */
+	sti
+1:	mov	$(0x40000 | KG_IPI_VECTOR), %eax
+	xor	%edx, %edx
+	wrmsr
+	dec	%rsi
+	jnz	1b
+	cli
+	jmp	cmd_ticks
 
 /* Entered by the VMM in another mode; never left but by the VMM */
 kg_code_call64:

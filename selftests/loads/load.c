@@ -9,6 +9,8 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -53,6 +55,8 @@ static void usage(void)
 	      "       load kernel KIND MIB         have the kernel take MIB for itself; KIND is one of\n"
 	      "                                    pipes, sockets, files (small ones of tmpfs)\n"
 	      "       load online CPU...           time to bring these online by sysfs\n"
+	      "       load cpus N [FILE]           write N to FILE; bring CPUs that are added online, as\n"
+	      "                                    udev would; time until tasks have run on N\n"
 	      "       load write FILE TEXT         one write: its errno and its time\n"
 	      "       load grown MIB               wait until the kernel has so much memory more\n"
 	      "       load call                    a HELLO from user space: its status\n"
@@ -476,6 +480,75 @@ static int online(int argc, char **argv)
 	return 0;
 }
 
+static int open_uevents(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)))
+		die("uevents: %s", strerror(errno));
+	return fd;
+}
+
+/* What udev's rule for CPUs does: ACTION=="add", SUBSYSTEM=="cpu", ATTR{online}="1". */
+static void bring_online(const char *uevent)
+{
+	char path[128];
+	int ret;
+
+	if (strncmp(uevent, "add@/devices/system/cpu/cpu", 27))
+		return;
+	snprintf(path, sizeof(path), "/sys%.100s/online", uevent + strlen("add@"));
+	ret = write_file(path, "1");
+	if (ret)
+		die("%s: %s", path, strerror(ret));
+}
+
+/* The first words of a task on each CPU. */
+static void run_everywhere(void)
+{
+	cpu_set_t all, one;
+	int cpu;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		die("sched_getaffinity: %s", strerror(errno));
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) || sched_getcpu() != cpu)
+			die("no task can run on CPU %d: %s", cpu, strerror(errno));
+	}
+}
+
+static int cpus(uint64_t n, const char *file)
+{
+	char text[4096];
+	struct pollfd uevents = { .fd = open_uevents(), .events = POLLIN };
+	uint64_t start = now_ns();
+	ssize_t size;
+	int ret;
+
+	event("start", start);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)n);
+	ret = file ? write_file(file, text) : 0;
+	if (ret)
+		die("%s: %s", file, strerror(ret));
+	while (cpus_online() < n) {
+		if (poll(&uevents, 1, ONLINE_LIMIT / 1000000) != 1)
+			die("%llu CPUs are online", (unsigned long long)cpus_online());
+		size = recv(uevents.fd, text, sizeof(text) - 1, 0);
+		if (size < 0)
+			die("uevents: %s", strerror(errno));
+		text[size] = 0;
+		bring_online(text);
+	}
+	run_everywhere();
+	event("usable", start);
+	return 0;
+}
+
 static int timed_write(const char *path, const char *text)
 {
 	uint64_t start = now_ns();
@@ -540,6 +613,8 @@ int main(int argc, char **argv)
 		return kernel(argv[2], number(argv[3]));
 	if (!strcmp(argv[1], "online") && argc > 2)
 		return online(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "cpus") && (argc == 3 || argc == 4))
+		return cpus(number(argv[2]), argc == 4 ? argv[3] : NULL);
 	if (!strcmp(argv[1], "write") && argc == 4)
 		return timed_write(argv[2], argv[3]);
 	if (!strcmp(argv[1], "grown") && argc == 3)
