@@ -30,6 +30,7 @@ VCPUS = 4
 SAMPLES = (10, 3)           # in full, in short
 SLOW = {machines.Balloon.name: (10, 1)}     # sides of which a sample takes half a minute
 FAILURES = 2                # of one side in one case
+BURST_MIB = 2048
 TOUCH = '/load touch 700'   # of 1 GiB: what came, and some of the rest
 
 MACHINES = {
@@ -43,6 +44,9 @@ MACHINES = {
     machines.Dimm: lambda bench: machines.Dimm(bench.kernel, bench.clock),
     machines.Balloon: lambda bench: machines.Balloon(
         bench.kernel, machines.FLOOR_MIB + 512, *machines.CacheDisk.options()),
+    **{worker: lambda bench, worker=worker: worker(bench.kernel, VCPUS) for worker in (
+        machines.ElasticWorker, machines.StaticWorker, machines.Autoscaled1,
+        machines.Autoscaled5)},
 }
 
 
@@ -58,11 +62,9 @@ class Case:
     @rows: {name: title}. @sample: of the bench and a machine, returns {name: value}.
     """
 
-    unit = 'ms'
-
-    def __init__(self, name, group, rows, sides, sample):
+    def __init__(self, name, group, rows, sides, sample, unit='ms'):
         self.name, self.group, self.rows = name, group, rows
-        self.sides, self.sample = sides, sample
+        self.sides, self.sample, self.unit = sides, sample, unit
 
     def matches(self, word):
         """The name of a case or of a row, or how that of a row or a group begins."""
@@ -100,18 +102,17 @@ class Case:
 class Cost(Case):
     """What the module costs who does not use it: selftests/cost, which takes all sides in turn."""
 
-    unit = 'ns'
     ROUNDS = (60, 12)
     OPERATIONS = {'hypercall': 'a hypercall that does nothing',
-                  'page-fault': 'first touch of a page', 'interrupt': 'an interrupt'}
-    ROWS = {'unmanaged': 'of a VM that is not managed', 'managed': 'of a managed VM, idle'}
+                  'page-fault': 'first touch of a page', 'interrupt': 'an IPI to itself'}
+    ROWS = {'unmanaged': 'VM not managed', 'managed': 'managed VM, idle'}
     NAMES = {'unmanaged': 'module loaded', 'managed': 'managed, idle', 'absent': 'no module'}
 
     def __init__(self):
         super().__init__('cost', 'cost', {
-            '%s-%s' % (side, operation): '%s %s' % (title, what)
+            '%s-%s' % (side, operation): '%s, %s' % (title, what)
             for side, what in self.ROWS.items() for operation, title in self.OPERATIONS.items()},
-            (), None)
+            (), None, 'ns')
 
     def names(self, row):
         return [self.NAMES[row.partition('-')[0]], self.NAMES['absent']]
@@ -153,12 +154,11 @@ class Cost(Case):
 
     def control(self, bench, operation):
         """What the same thing differs from itself: no less than that can be seen."""
-        for row in self.ROWS:
-            name = '%s-%s' % (row, operation)
-            samples = bench.values[name].get(self.NAMES['absent'], [])
-            if len(samples) > 1:
-                bench.notes[name].append('"no module", every other sample against the rest: %.3f' % (
-                    statistics.median(samples[::2]) / statistics.median(samples[1::2])))
+        name = 'unmanaged-' + operation
+        samples = bench.values[name].get(self.NAMES['absent'], [])
+        if len(samples) > 1:
+            bench.notes[name].append('"no module" against itself, every other sample: %.3f' % (
+                statistics.median(samples[::2]) / statistics.median(samples[1::2])))
 
 
 def vcpus(number):
@@ -197,11 +197,40 @@ def filled(what, title, fill):
                 (machines.Elastic, machines.VirtioMem, machines.Balloon), sample)
 
 
+def load_step():
+    def sample(_, machine):
+        out = machine.work('/load spin %d 1 %d' % (VCPUS, VCPUS))
+        found = lab.events(out)
+        if 'online' not in found:
+            raise lab.Problem('%d busy processes got no %d CPUs: %s' % (VCPUS, VCPUS, out.strip()))
+        machine.back()
+        return {'load-step': found['online'][1] / 1e6}
+    return Case('load-step', 'load', {
+        'load-step': '%d tasks begin on 1 vCPU: until there are %d' % (VCPUS, VCPUS)},
+        (machines.ElasticWorker, machines.Autoscaled1, machines.Autoscaled5), sample)
+
+
+def burst():
+    """That a side's program is killed is a result and no failure of the benchmark."""
+    def sample(bench, machine):
+        out = machine.work('/load touch %d' % BURST_MIB)
+        machine.back()
+        found = lab.events(out)
+        if 'touched' in found:
+            return {'load-burst': found['touched'][1] / 1e9}
+        bench.count('load-burst', machine.name + ': the program was killed, times')
+        return {}
+    return Case('load-burst', 'burst', {
+        'load-burst': 'a program fills %d MiB, from a floor of %d' % (BURST_MIB, machines.FLOOR_MIB)},
+        (machines.ElasticWorker, machines.StaticWorker, machines.Autoscaled1,
+         machines.Autoscaled5), sample, 's')
+
+
 CASES = (
     vcpus(1), vcpus(3), memory(128), memory(512),
     filled('touched', 'after a program that filled them has exited', TOUCH),
     filled('cache', 'with the page cache full', machines.FILL_CACHE),
-    Cost(),
+    Cost(), load_step(), burst(),
 )
 
 
@@ -216,6 +245,7 @@ class Bench(lab.Run):
         rows = [row for case in cases for row in case.rows]
         self.values = {row: {} for row in rows}         # {row: {side: [value]}}
         self.notes = {row: [] for row in rows}
+        self.counts = {row: {} for row in rows}         # {row: {what: number}}
         self.lost = {row: [] for row in rows}           # failures
 
     def samples(self, side):
@@ -254,10 +284,15 @@ class Bench(lab.Run):
         self.lost[row].append(text)
         self.fail('%s: %s' % (row, text))
 
+    def count(self, row, what):
+        """One more of something that belongs beside a row."""
+        self.counts[row][what] = self.counts[row].get(what, 0) + 1
+        self.progress('%s: %s: %d' % (row, what, self.counts[row][what]))
+
     def take(self, case, side, values, quiet=False):
         for row, value in values.items():
             self.values[row].setdefault(side, []).append(value)
-        if not quiet:
+        if values and not quiet:
             self.progress('%s: %s: %s' % (case.name, side, ', '.join(
                 '%s %.4g %s' % (row, value, case.unit) for row, value in values.items())))
 
@@ -267,7 +302,9 @@ class Bench(lab.Run):
                 sides = dict.fromkeys(case.names(row), [])
                 sides.update(self.values[row])
                 yield {'row': row, 'case': case.name, 'group': case.group, 'title': title,
-                       'unit': case.unit, 'notes': self.notes[row], 'failures': self.lost[row],
+                       'unit': case.unit, 'failures': self.lost[row],
+                       'notes': self.notes[row] + ['%s: %d' % item for item in
+                                                   self.counts[row].items()],
                        'sides': [{'side': side, 'samples': samples}
                                  for side, samples in sides.items()]}
 
@@ -331,8 +368,14 @@ def main():
         return 0
     cases = [case for case in CASES
              if not args.cases or any(case.matches(word) for word in args.cases)]
+    if os.path.isdir(lab.HOST_SYSFS):
+        vmlib.warn('bench', 'elastic_host is loaded here, and a case would unload it')
+        return 2
     lab.load_host_module()
-    return Bench(args, cases).run()
+    try:
+        return Bench(args, cases).run()
+    finally:
+        subprocess.run(['rmmod', 'elastic_host'], check=False)
 
 
 if __name__ == '__main__':

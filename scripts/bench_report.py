@@ -100,7 +100,7 @@ def markdown(results):
     for row in rows_of(results):
         def cell(side, unit=row.unit):
             if side.median is None:
-                return 'failed'
+                return 'no sample'
             return '%s %s (%s to %s)' % (number(side.median), unit, number(side.least),
                                          number(side.most))
         first = True
@@ -113,9 +113,9 @@ def markdown(results):
     lines += ['', 'Medians (least to most) of up to %d samples, taken in turn; ratio: this to what is '
               'there instead, less than 1 is faster. %s.' % (
                   most, '; '.join(environment_lines(results)))]
-    lines += ['', *('Failed: %s: %s' % (row.name, failure)
-                    for row in rows_of(results) for failure in row.failures)]
-    return lines
+    said = ['- %s: %s%s' % (row.title, 'FAILED: ' * failed, text) for row in rows_of(results)
+            for failed, texts in enumerate((row.notes, row.failures)) for text in texts]
+    return lines + [''] + said
 
 
 def fill_readme(path, results):
@@ -132,12 +132,12 @@ def fill_readme(path, results):
 def draw_group(rows, out):
     """Bars of the medians with the spread, a cluster per row."""
     sides = list(dict.fromkeys(side.side for row in rows for side in row.sides))
-    width = 0.8 / len(sides)
+    width = 0.8 / max(len(row.sides) for row in rows)
     blocks, curves = [], []
     for i, name in enumerate(sides):
-        lines = ['%g %g %g %g' % (at + (i - (len(sides) - 1) / 2) * width, side.median,
+        lines = ['%g %g %g %g' % (at + (k - (len(row.sides) - 1) / 2) * width, side.median,
                                   side.least, side.most)
-                 for at, row in enumerate(rows) for side in row.sides
+                 for at, row in enumerate(rows) for k, side in enumerate(row.sides)
                  if side.side == name and side.median is not None]
         if not lines:
             continue
@@ -146,7 +146,7 @@ def draw_group(rows, out):
         colour = picture.COLOURS[i % len(picture.COLOURS)]
         curves.append('%s using 1:2:(%g) with boxes fs solid 1.0 noborder lc rgb "%s" title "%s"' % (
             block, 0.9 * width, colour, name))
-        curves.append('%s using 1:2:3:4 with yerrorbars lc rgb "#333333" pt -1 notitle' % block)
+        curves.append('%s using 1:2:3:4 with yerrorbars lc rgb "#333333" ps 0 notitle' % block)
     tics = ', '.join('"%s" %d' % (row.name.replace('_', '\\_'), at) for at, row in enumerate(rows))
     script = blocks + [
         'set key outside top center horizontal', 'set grid ytics lc rgb "#dddddd"',

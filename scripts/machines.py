@@ -12,6 +12,7 @@ the write to cpus returns, when the host has them.
 """
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -238,58 +239,68 @@ class Elastic(Machine):
         return 2 * (every - kernel) >= WARM_STEP_MIB if on else every == 0
 
 
+class VirtioMemDevice:
+    """The device, by QEMU's monitor."""
+
+    # Movable: the one policy with which virtio-mem can be expected to shrink.
+    OPTIONS = ('--kernel-module', 'virtio_mem', '--append', 'memhp_default_state=online_movable',
+               '--qemu-arg=-m %dM,maxmem=8G' % FLOOR_MIB,
+               '--qemu-arg=-object memory-backend-ram,id=vmem,size=3584M',
+               '--qemu-arg=-device virtio-mem-pci,id=vm0,memdev=vmem,requested-size=0')
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.asked = 0          # MiB
+
+    def ask(self, mib):
+        """Have it have so much; return when that was."""
+        start = time.monotonic()
+        self.monitor.command('qom-set', path='/machine/peripheral/vm0',
+                             property='requested-size', value=mib * lab.MIB)
+        self.asked = mib
+        return start
+
+    def wait(self):
+        """Return when it had what it was asked for."""
+        def done():
+            size = self.monitor.command('qom-get', path='/machine/peripheral/vm0',
+                                        property='size')
+            return size == self.asked * lab.MIB and time.monotonic()
+        return lab.until('virtio-mem has %d MiB' % self.asked, done, SHRINK_SECONDS, POLL_SECONDS)
+
+
 class VirtioMem(Machine):
     """Memory of a guest without the module that has a virtio-mem device."""
 
     name = 'virtio-mem'
 
     def __init__(self, kernel, clock, *options):
-        # Movable: the one policy with which virtio-mem can be expected to shrink.
         self.guest = BenchGuest(
             'virtio-mem guest', '--kernel', kernel, '--machine', 'q35', '--vcpus', '2', '--mem',
-            '%dM' % FLOOR_MIB, '--kernel-module', 'virtio_mem', '--append',
-            'memhp_default_state=online_movable', '--qemu-arg=-m %dM,maxmem=8G' % FLOOR_MIB,
-            '--qemu-arg=-object memory-backend-ram,id=vmem,size=3584M',
-            '--qemu-arg=-device virtio-mem-pci,id=vm0,memdev=vmem,requested-size=0', *options)
+            '%dM' % FLOOR_MIB, *VirtioMemDevice.OPTIONS, *options)
         self.guest.clock = clock
-        self.plugged = 0        # MiB
-
-    def _ask(self, mib):
-        start = time.monotonic()
-        self.guest.monitor.command('qom-set', path='/machine/peripheral/vm0',
-                                   property='requested-size', value=mib * lab.MIB)
-        return start
-
-    def _wait(self, mib, seconds=SHRINK_SECONDS):
-        def done():
-            size = self.guest.monitor.command('qom-get', path='/machine/peripheral/vm0',
-                                              property='size')
-            return size == mib * lab.MIB and time.monotonic()
-        return lab.until('virtio-mem has %d MiB' % mib, done, seconds, POLL_SECONDS)
+        self.device = VirtioMemDevice(self.guest.monitor)
 
     def grow(self, mib):
         """Grow by @mib; return ms."""
         watch = self.guest.start('/load grown %d' % mib)
         watch.stdout.readline()
-        start = self._ask(self.plugged + mib)
+        start = self.device.ask(self.device.asked + mib)
         out = watch.communicate()[0].decode()
         if 'grown' not in lab.events(out):
             raise lab.Problem('virtio-mem did not grow by %d MiB: %s' % (mib, out))
-        self._wait(self.plugged + mib)      # it has said so before the guest had it
-        self.plugged += mib
+        self.device.wait()      # the guest has told before QEMU knew
         self.guest.clock.refine()
         return (self.guest.guest_time(lab.events(out)['grown'][0]) - start) * 1e3
 
     def shrink(self, mib):
         """Shrink by @mib; return ms."""
-        start = self._ask(self.plugged - mib)
-        end = self._wait(self.plugged - mib)
-        self.plugged -= mib
-        return (end - start) * 1e3
+        start = self.device.ask(self.device.asked - mib)
+        return (self.device.wait() - start) * 1e3
 
     def settle(self):
-        if self.plugged:
-            self.shrink(self.plugged)
+        if self.device.asked:
+            self.shrink(self.device.asked)
 
 
 class Balloon(Machine):
@@ -430,6 +441,36 @@ class ElasticCpus(CpuMachine):
         return found['OK'][1] / 1e6
 
 
+class AcpiSlots:
+    """The CPUs that can be plugged into a VM, by QEMU's monitor."""
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        slots = monitor.command('query-hotpluggable-cpus')
+        self.free = [slot for slot in slots if 'qom-path' not in slot]
+        self.free.sort(key=lambda slot: sorted(slot['props'].items()), reverse=True)
+        self.used = []          # (name, slot)
+        self.count = 0
+
+    def plug(self, cpus):
+        for _ in range(cpus):
+            slot = self.free.pop()
+            name = 'cpu%d' % self.count
+            self.count += 1
+            self.monitor.command('device_add', driver=slot['type'], id=name, **slot['props'])
+            self.used.append((name, slot))
+
+    def unplug(self, cpus):
+        """The last ones; return ms."""
+        names = [name for name, _ in self.used[len(self.used) - cpus:]]
+        start = time.monotonic()
+        unplug(self.monitor, *names)
+        end = time.monotonic()
+        for _ in names:
+            self.free.append(self.used.pop()[1])
+        return (end - start) * 1e3
+
+
 class AcpiCpus(CpuMachine):
     """CPUs of a guest without the module, by ACPI, brought online by a rule of the guest's."""
 
@@ -441,37 +482,19 @@ class AcpiCpus(CpuMachine):
             'ACPI guest', '--kernel', kernel, '--machine', 'q35', '--vcpus', '1', '--mem',
             '%dM' % FLOOR_MIB, '--qemu-arg=-smp 1,maxcpus=%d' % vcpus, *options)
         self.guest.clock = clock
-        slots = self.guest.monitor.command('query-hotpluggable-cpus')
-        self.free = [slot for slot in slots if 'qom-path' not in slot]
-        self.free.sort(key=lambda slot: sorted(slot['props'].items()), reverse=True)
-        self.used = []          # (name, slot)
-        self.count = 0
-
-    def plug(self, cpus):
-        for _ in range(cpus):
-            slot = self.free.pop()
-            name = 'cpu%d' % self.count
-            self.count += 1
-            self.guest.monitor.command('device_add', driver=slot['type'], id=name, **slot['props'])
-            self.used.append((name, slot))
+        self.slots = AcpiSlots(self.guest.monitor)
 
     def add(self, cpus):
-        watch = self.guest.start('/load cpus %d' % (1 + len(self.used) + cpus))
+        watch = self.guest.start('/load cpus %d' % (1 + len(self.slots.used) + cpus))
         watch.stdout.readline()
         start = time.monotonic()
-        self.plug(cpus)
+        self.slots.plug(cpus)
         tsc, _ = usable_cpus(watch.communicate()[0].decode())
         self.guest.clock.refine()
         return (self.guest.guest_time(tsc) - start) * 1e3
 
     def remove(self, cpus):
-        names = [name for name, _ in self.used[-cpus:]]
-        start = time.monotonic()
-        unplug(self.guest.monitor, *names)
-        end = time.monotonic()
-        for _ in names:
-            self.free.append(self.used.pop()[1])
-        return (end - start) * 1e3
+        return self.slots.unplug(cpus)
 
 
 class HereCpus(CpuMachine):
@@ -501,3 +524,113 @@ class HereCpus(CpuMachine):
     def remove(self, cpus):
         self.online -= cpus
         return self.write(range(self.online, self.online + cpus), 0)
+
+
+class Worker(Machine):
+    """A guest with work to do, of which the size follows by itself."""
+
+    def exercise(self):
+        self.work('/load spin 4 4')
+        self.back()
+
+    def work(self, command):
+        """Do it; return its output."""
+        return self.guest.run(command, check=False)
+
+    def back(self):
+        """Come down to the floor again, when there is no more work."""
+
+
+class ElasticWorker(Worker):
+    """With the project's module, which decides."""
+
+    name = 'kvm-elastic'
+    # Only how soon it comes down again, for the next sample
+    TUNABLES = {'cpu_down_delay_ms': 500, 'mem_down_delay_ms': 1000, 'mem_regret_ms': 0}
+    NEAR_MIB = 256              # what it may keep, such as a warm reserve
+
+    def __init__(self, kernel, vcpus):
+        self.guest = BenchGuest(
+            'elastic guest', '--kernel', kernel, '--machine', 'q35', '--vcpus', str(vcpus),
+            '--floor-cpus', '1', '--mem', CEILING, '--floor-mem', '%dM' % FLOOR_MIB, '--module',
+            lab.module('elastic_guest', kernel + '-cloud'))
+        self.guest.tune(self.TUNABLES)
+
+    def back(self):
+        lab.until('the guest at its floor', lambda: self.guest.vm('cpu/grant') == '1' and int(
+            self.guest.vm('memory/grant_mib')) <= FLOOR_MIB + self.NEAR_MIB, 60, 0.2)
+
+
+class StaticWorker(Worker):
+    """That has all that it may have, from its boot."""
+
+    name = 'booted with it'
+
+    def __init__(self, kernel, vcpus):
+        self.guest = BenchGuest('static guest', '--kernel', kernel, '--machine', 'q35', '--vcpus',
+                                str(vcpus), '--mem', CEILING)
+
+
+class Autoscaled(Worker):
+    """Management that looks every so often, and then plugs what it finds missing.
+
+    It looks at the number of tasks that run, which follows at once, and not at a load average,
+    for which it would have to wait most of a minute; and at MemAvailable. CPUs come by ACPI, a
+    rule in the guest brings them online; memory by virtio-mem.
+    """
+
+    PERIOD = None               # seconds
+    LOW = 1 / 4                 # of MemTotal available: more memory, as much again
+    LIMIT_SECONDS = 120
+
+    def __init__(self, kernel, vcpus):
+        self.guest = BenchGuest(
+            'autoscaled guest', '--kernel', kernel, '--machine', 'q35', '--vcpus', '1', '--mem',
+            '%dM' % FLOOR_MIB, '--qemu-arg=-smp 1,maxcpus=%d' % vcpus, *VirtioMemDevice.OPTIONS)
+        self.slots = AcpiSlots(self.guest.monitor)
+        self.device = VirtioMemDevice(self.guest.monitor)
+        self.most = vcpus
+        self.guest.run('/load cpus 0 >/dev/null 2>&1 &')
+
+    def work(self, command):
+        self.guest.run('(%s; echo over) >/tmp/work 2>&1 &' % command)
+        limit = time.monotonic() + self.LIMIT_SECONDS
+        look = time.monotonic() + random.uniform(0, self.PERIOD)
+        while time.monotonic() < limit:
+            time.sleep(max(look - time.monotonic(), 0))
+            look += self.PERIOD
+            state, out = self.guest.run('cat /proc/loadavg /proc/meminfo; echo; '
+                                        'cat /tmp/work').split('\n\n', 1)
+            if 'over' in out.split('\n'):
+                return out
+            self.scale(state)
+        raise lab.Problem('%s: not within %d s' % (command, self.LIMIT_SECONDS))
+
+    def scale(self, state):
+        running = int(re.search(r' (\d+)/\d+ ', state).group(1)) - 1    # without who looks
+        cpus = 1 + len(self.slots.used)
+        if running > cpus:
+            self.slots.plug(min(running, self.most) - cpus)
+        total, available = (int(re.search(r'^%s:\s+(\d+) kB' % name, state, re.M).group(1)) / 1024
+                            for name in ('MemTotal', 'MemAvailable'))
+        if available < self.LOW * total:
+            self.device.ask(min(self.device.asked + max(self.device.asked, FLOOR_MIB), 3584))
+
+    def back(self):
+        self.slots.unplug(len(self.slots.used))
+        self.device.ask(0)
+        self.device.wait()
+
+
+class Autoscaled1(Autoscaled):
+    """A quick one."""
+
+    name = 'autoscaler, 1 s'
+    PERIOD = 1
+
+
+class Autoscaled5(Autoscaled):
+    """A usual one."""
+
+    name = 'autoscaler, 5 s'
+    PERIOD = 5

@@ -56,7 +56,7 @@ static void usage(void)
 	      "                                    pipes, sockets, files (small ones of tmpfs)\n"
 	      "       load online CPU...           time to bring these online by sysfs\n"
 	      "       load cpus N [FILE]           write N to FILE; bring CPUs that are added online, as\n"
-	      "                                    udev would; time until tasks have run on N\n"
+	      "                                    udev would; time until tasks have run on N (0: never)\n"
 	      "       load write FILE TEXT         one write: its errno and its time\n"
 	      "       load grown MIB               wait until the kernel has so much memory more\n"
 	      "       load call                    a HELLO from user space: its status\n"
@@ -535,8 +535,8 @@ static int cpus(uint64_t n, const char *file)
 	ret = file ? write_file(file, text) : 0;
 	if (ret)
 		die("%s: %s", file, strerror(ret));
-	while (cpus_online() < n) {
-		if (poll(&uevents, 1, ONLINE_LIMIT / 1000000) != 1)
+	while (!n || cpus_online() < n) {
+		if (poll(&uevents, 1, n ? (int)(ONLINE_LIMIT / 1000000) : -1) != 1)
 			die("%llu CPUs are online", (unsigned long long)cpus_online());
 		size = recv(uevents.fd, text, sizeof(text) - 1, 0);
 		if (size < 0)
