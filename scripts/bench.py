@@ -28,6 +28,7 @@ import vmlib  # noqa: E402 pylint: disable=wrong-import-position
 COST = os.environ.get('ELASTIC_COST', lab.ROOT + '/build/cost')
 VCPUS = 4
 SAMPLES = (10, 3)           # in full, in short
+LONG_SAMPLES = (10, 2)      # of a case that takes its time
 SLOW = {machines.Balloon.name: (10, 1)}     # sides of which a sample takes half a minute
 FAILURES = 2                # of one side in one case
 BURST_MIB = 2048
@@ -62,9 +63,10 @@ class Case:
     @rows: {name: title}. @sample: of the bench and a machine, returns {name: value}.
     """
 
-    def __init__(self, name, group, rows, sides, sample, unit='ms'):
+    def __init__(self, name, group, rows, sides, sample, samples=SAMPLES, unit='ms'):
         self.name, self.group, self.rows = name, group, rows
         self.sides, self.sample, self.unit = sides, sample, unit
+        self.samples = samples
 
     def matches(self, word):
         """The name of a case or of a row, or how that of a row or a group begins."""
@@ -78,7 +80,8 @@ class Case:
 
     def run(self, bench):
         bench.stop_machines(keep=self.sides)
-        numbers = {side: bench.samples(side) for side in self.sides}
+        numbers = {side: SLOW.get(side.name, self.samples)[bench.args.short]
+                   for side in self.sides}
         failures = dict.fromkeys(self.sides, 0)
         settled = set()
         for number in range(max(numbers.values())):
@@ -112,7 +115,7 @@ class Cost(Case):
         super().__init__('cost', 'cost', {
             '%s-%s' % (side, operation): '%s, %s' % (title, what)
             for side, what in self.ROWS.items() for operation, title in self.OPERATIONS.items()},
-            (), None, 'ns')
+            (), None, unit='ns')
 
     def names(self, row):
         return [self.NAMES[row.partition('-')[0]], self.NAMES['absent']]
@@ -194,7 +197,7 @@ def filled(what, title, fill):
             bench.fail_row(row, '%s: %s' % (machine.name, seen['short']))
         return {row: ms}
     return Case('mem-512-' + what, 'mem', {row: '512 MiB less, ' + title},
-                (machines.Elastic, machines.VirtioMem, machines.Balloon), sample)
+                (machines.Elastic, machines.VirtioMem, machines.Balloon), sample, LONG_SAMPLES)
 
 
 def load_step():
@@ -223,7 +226,7 @@ def burst():
     return Case('load-burst', 'burst', {
         'load-burst': 'a program fills %d MiB, from a floor of %d' % (BURST_MIB, machines.FLOOR_MIB)},
         (machines.ElasticWorker, machines.StaticWorker, machines.Autoscaled1,
-         machines.Autoscaled5), sample, 's')
+         machines.Autoscaled5), sample, LONG_SAMPLES, 's')
 
 
 CASES = (
@@ -247,9 +250,6 @@ class Bench(lab.Run):
         self.notes = {row: [] for row in rows}
         self.counts = {row: {} for row in rows}         # {row: {what: number}}
         self.lost = {row: [] for row in rows}           # failures
-
-    def samples(self, side):
-        return SLOW.get(side.name, SAMPLES)[self.args.short]
 
     # --- guests
 
@@ -337,9 +337,9 @@ def environment(guest_kernel):
     kvm = 'software (the host is emulated)' if 'TCG' in cpu else \
         'nested' if 'hypervisor' in flags else 'hardware'
     folder = vmlib.fetch('kernel', guest_kernel + '-cloud')[0]
-    revision = subprocess.run(['git', '-c', 'safe.directory=*', '-C', lab.ROOT, 'rev-parse', '--short', 'HEAD'],
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                              check=False).stdout.strip()
+    revision = subprocess.run(
+        ['git', '-c', 'safe.directory=*', '-C', lab.ROOT, 'rev-parse', '--short', 'HEAD'],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout.strip()
     return {'kvm': kvm, 'cpu': cpu, 'cpus': os.cpu_count(), 'host_kernel': os.uname().release,
             'guest_kernel': lab.read(folder + '/release'), 'qemu': qemu, 'revision': revision,
             'vendor': 'amd' if 'svm' in flags else 'intel'}

@@ -16,6 +16,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import lab  # noqa: E402 pylint: disable=wrong-import-position
+import machines  # noqa: E402 pylint: disable=wrong-import-position
 
 RUNS = 5
 CPU_FACTOR = 3              # of three `echo 1 > online`
@@ -39,14 +40,12 @@ def median(times, progress):
 def peer_cpus(kernel, machine, progress):
     """The same kernel without the module: three `echo 1 > online`, in ms."""
     progress('peer: a guest without the module brings 3 CPUs online by hand')
-    guest = lab.Guest('peer for CPUs', '--kernel', kernel, '--machine', machine, '--vcpus', '4',
-                      '--floor-cpus', '1', '--mem', '512M')
+    peer = machines.HereCpus(kernel, 4, '--machine', machine)
     times = []
     for _ in range(RUNS):
-        out = guest.run('/load online 1 2 3')
-        times.append(lab.events(out)['online'][1] / 1e6)
-        guest.run('for n in 1 2 3; do echo 0 >/sys/devices/system/cpu/cpu$n/online; done')
-    guest.end()
+        times.append(peer.add(3))
+        peer.remove(3)
+    peer.stop()
     return median(times, progress)
 
 
@@ -68,27 +67,9 @@ def cpus_ms(guest, progress):
 def peer_dimm(kernel, clock, progress):
     """A DIMM of 128 MiB by ACPI, from device_add to usable, in ms."""
     progress('peer: a guest without the module gets DIMMs of 128 MiB by ACPI')
-    guest = lab.Guest('peer for memory', '--kernel', kernel, '--machine', 'q35', '--vcpus', '1',
-                      '--mem', '512M', '--backend', 'anon', '--append',
-                      'memhp_default_state=online',
-                      '--qemu-arg=-m 512M,slots=8,maxmem=4G')
-    guest.clock = clock
-    times = []
-    for number in range(RUNS):
-        watch = guest.start('/load grown 120')
-        watch.stdout.readline()
-        guest.monitor.command('object-add', **{'qom-type': 'memory-backend-ram', 'share': True,
-                                               'id': 'ram%d' % number, 'size': 128 * lab.MIB})
-        time.sleep(0.5)
-        start = time.monotonic()
-        guest.monitor.command('device_add', driver='pc-dimm', id='dimm%d' % number,
-                              memdev='ram%d' % number)
-        out = watch.communicate()[0].decode()
-        if 'grown' not in lab.events(out):
-            raise lab.Problem('the DIMM did not come: %s %s' % (out, guest.words()))
-        clock.refine()
-        times.append((guest.guest_time(lab.events(out)['grown'][0]) - start) * 1e3)
-    guest.end()
+    peer = machines.Dimm(kernel, clock, '--vcpus', '1', '--append', 'memhp_default_state=online')
+    times = [peer.grow(128) for _ in range(RUNS)]
+    peer.stop()
     return median(times, progress)
 
 

@@ -54,7 +54,6 @@ static void usage(void)
 	      "                                    of it and wait MS, again and again: items done\n"
 	      "       load kernel KIND MIB         have the kernel take MIB for itself; KIND is one of\n"
 	      "                                    pipes, sockets, files (small ones of tmpfs)\n"
-	      "       load online CPU...           time to bring these online by sysfs\n"
 	      "       load cpus N [FILE]           write N to FILE; bring CPUs that are added online, as\n"
 	      "                                    udev would; time until tasks have run on N (0: never)\n"
 	      "       load write FILE TEXT         one write: its errno and its time\n"
@@ -464,22 +463,6 @@ static int kernel(const char *kind, uint64_t mib)
 	return 0;
 }
 
-static int online(int argc, char **argv)
-{
-	uint64_t start = now_ns();
-	char path[64];
-	int i, ret;
-
-	for (i = 0; i < argc; i++) {
-		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", argv[i]);
-		ret = write_file(path, "1");
-		if (ret)
-			die("%s: %s", path, strerror(ret));
-	}
-	event("online", start);
-	return 0;
-}
-
 static int open_uevents(void)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
@@ -611,8 +594,6 @@ int main(int argc, char **argv)
 		return work(number(argv[2]), number(argv[3]), number(argv[4]), number(argv[5]));
 	if (!strcmp(argv[1], "kernel") && argc == 4)
 		return kernel(argv[2], number(argv[3]));
-	if (!strcmp(argv[1], "online") && argc > 2)
-		return online(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "cpus") && (argc == 3 || argc == 4))
 		return cpus(number(argv[2]), argc == 4 ? argv[3] : NULL);
 	if (!strcmp(argv[1], "write") && argc == 4)
