@@ -7,8 +7,8 @@
  *	unmanaged	with the module loaded
  *	managed		after its HELLO
  *
- * and so on, ROUNDS times; each batch is timed by the guest's own TSC. What else goes on
- * on a machine only ever adds time: of many short batches in a row the fastest counts.
+ * and so on, ROUNDS times; each batch is timed by the guest's own TSC. What else a machine
+ * does only ever adds time: of many short batches in a row the fastest counts.
  *
  *	cost ROUNDS
  *
