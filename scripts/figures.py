@@ -128,7 +128,8 @@ def user_exits(guest, progress):
         tracer.close()
         guest.put('mode', 'auto')
         guest.run('dmesg -n 5')
-    if said != 'done' or grown[0] != 4 or shrunk[0] != 1 or grown[1] < shrunk[1] + 512:
+    if said != 'done' or grown[0] != 4 or shrunk[0] != 1 or grown[1] < start + 512 or \
+            shrunk[1] > start + GUARD_MIB:
         raise lab.Problem('growing and shrinking quietly: "%s", up to %s, down to %s' % (
             said, grown, shrunk))
     signals = [line for line in found if 'reason restart' in line[3]]
