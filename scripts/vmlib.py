@@ -15,7 +15,8 @@ import time
 
 SCRIPTS = os.path.dirname(os.path.realpath(__file__))
 
-# What a kernel says when something is broken, be it in our code or in its own.
+# What a kernel says when something is broken, be it in our code or in its own. The last
+# lines are what only a kernel says that was built to (selftests/debug.config).
 SPLAT = re.compile(
     rb'BUG: |kernel BUG at|\bOops\b|general protection fault|Kernel panic|'
     rb'WARNING: CPU|WARNING: [^ ]+:\d+ at |WARNING: possible|WARNING: suspicious|'
@@ -24,7 +25,32 @@ SPLAT = re.compile(
     rb'blocked for more than|unable to handle|Unable to handle|KASAN: |UBSAN: |KCSAN: |'
     rb'refcount_t: |list_add corruption|list_del corruption|invalid opcode: |'
     rb'unchecked MSR access|bad page state|Bad page state|scheduling while atomic|'
-    rb'stack-protector: |Internal error')
+    rb'stack-protector: |Internal error|'
+    rb'WARNING: (?:\S+-safe -> |possible irq lock|inconsistent lock|chain_key|Nested lock|bad |'
+    rb'held lock|lock held|\S+/\d+ still has locks)|INFO: trying to register non-static key|'
+    rb'turning off the locking correctness validator|lockdep is turned off|ODEBUG: |'
+    rb'\bBUG [^ :]+ \((?:Not tainted|Tainted)|kmemleak: unreferenced object|'
+    rb'audit: (?:lockdep|kmemleak) is off')
+
+# Shell, for the end of a host or guest with such a kernel: what that has found, but does not
+# say by itself, goes to its log; and whether it has looked to the end. (Objects younger than
+# five seconds do not count; a busy one may be found by the second look only.)
+AUDIT = r'''
+audit_say() { echo "<$1>$2" >/dev/kmsg; }
+audit() {
+	leaks=/sys/kernel/debug/kmemleak
+	[ -e /proc/lockdep_stats ] || return
+	echo on >/proc/sys/kernel/printk_devkmsg
+	grep -q '^ debug_locks: *1$' /proc/lockdep_stats || audit_say 3 'audit: lockdep is off'
+	sleep 6
+	echo scan >$leaks && echo scan >$leaks || audit_say 3 'audit: kmemleak is off'
+	head -n 200 $leaks | while read -r line; do audit_say 3 "kmemleak: $line"; done
+	audit_say 4 "audit: done at $(cut -d ' ' -f 1 /proc/uptime) s,$(
+		sed -n 's/^ lock-classes: *\([0-9]*\).*/ \1 lock classes/p' /proc/lockdep_stats
+	), $(grep -c '^unreferenced' $leaks) leaks"
+}
+'''
+AUDITED = re.compile(rb'audit: done at .*')
 
 STATUS_SPLAT = 98
 STATUS_FAILURE = 99
@@ -54,6 +80,17 @@ def splats(text, limit=5):
     """The lines of a kernel log that tell of trouble."""
     found = [line for line in text.split(b'\n') if SPLAT.search(line)]
     return [line.decode(errors='replace').strip() for line in found[:limit]]
+
+
+def is_debug(version):
+    """Is this the kernel that selftests/debug.config makes?"""
+    return version.endswith('-debug')
+
+
+def audited(text):
+    """What AUDIT left in a log, or None."""
+    found = AUDITED.search(text)
+    return found and found[0].decode(errors='replace').strip()
 
 
 FRAME = re.compile(rb'asm_(?:sysvec_\w+|common_interrupt)\+\S+\s*\n'
