@@ -15,6 +15,8 @@ help:
 	@echo 'make bench-arbiter       six VMs on half a pool, beside the same pool divided evenly'
 	@echo 'make check               run all tests (installs what it needs)'
 	@echo 'make check-vmx           the tests of what is different on Intel processors'
+	@echo 'make check-debug         some of them with a kernel that finds faults, as host and as guest'
+	@echo '                         (built the first time: half an hour)'
 	@echo 'make lint                checkpatch, sparse, W=1, shellcheck, house rules'
 	@echo 'make clean               remove what was built'
 
@@ -44,6 +46,9 @@ check:
 check-vmx:
 	scripts/check --vendor intel
 
+check-debug:
+	scripts/check --debug
+
 lint:
 	scripts/lint
 
@@ -52,4 +57,4 @@ clean:
 	$(MAKE) -C selftests clean
 	rm -rf build demo-output bench-output
 
-.PHONY: help modules install demo bench bench-memory bench-arbiter check check-vmx lint clean
+.PHONY: help modules install demo bench bench-memory bench-arbiter check check-vmx check-debug lint clean

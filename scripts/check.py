@@ -11,6 +11,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import vmlib  # noqa: E402 pylint: disable=wrong-import-position
+
 SCRIPTS = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(SCRIPTS)
 SELFTESTS = ROOT + '/selftests'
@@ -32,8 +35,18 @@ CROSS = 'loop_q35.sh'
 # and one Linux guest.
 INTEL = ('absent', 'hypercall', 'hold', 'gate', 'gate_indirect', 'take', 'host_sysfs',
          'host_trace.sh', 'host_load.sh', 'loop_microvm.sh')
+# With a kernel that finds faults (scripts/fetch), as host and as guest.
+DEBUG = '6.12-debug'
+DEBUG_HOST = ('absent', 'hypercall', 'hold', 'gate', 'gate_indirect', 'take', 'host_sysfs',
+              'arbiter', 'host_trace.sh', 'host_load.sh', 'loop_microvm.sh', 'loop_q35.sh')
+DEBUG_GUEST = ('loop_debug.sh', 'loop_microvm.sh', 'loop_q35.sh', 'loop_units.sh',
+               'loop_burst.sh', 'loop_reload.sh', 'loop_sysfs.sh', 'loop_manual.sh',
+               'loop_content.sh', 'host_kvm.sh')
+SLOWER = 4              # what a limit is multiplied by there
 USER_SPACE = ('abi', 'units', 'policy_', 'testbed_')
 NO_TESTS = ('lib.sh', 'loop.sh', 'vmctl', 'cost')
+# Only when asked for: what needs a kernel that finds faults.
+BY_NAME = ('loop_debug.sh', 'host_kvm.sh')
 
 # Runs on the host: the tests, each with a beginning and an end that can be found.
 RUNNER = r'''
@@ -175,7 +188,11 @@ class Host:
     def session(self, number):
         """Run what is left; return the test-bed's status."""
         env = dict(os.environ, ELASTIC_HOST_KO='%s/build/%s/elastic_host.ko' % (ROOT, self.version))
-        argv = [SCRIPTS + '/testbed', '--vendor', self.vendor, '--kernel', self.version, '--timeout', str(SESSION_SECONDS),
+        slower = SLOWER if DEBUG in self.version + ''.join(self.items) else 1
+        if slower > 1:
+            env['ELASTIC_SLOWER'] = str(slower)
+        argv = [SCRIPTS + '/testbed', '--vendor', self.vendor, '--kernel', self.version,
+                '--timeout', str(SESSION_SECONDS * slower),
                 '--artifacts', '%s/host-%s-%d' % (LOGS, self.version, number), '--',
                 'sh', '-c', RUNNER, 'run', *self.items]
         test = item = None
@@ -262,6 +279,28 @@ def figures(results, number=1):
     return lines
 
 
+def control(results):
+    """Does the kernel that finds faults, as host, find those that a module makes on purpose?"""
+    name = 'host %s, faults on purpose' % DEBUG
+    results.note(name + ' begins')
+    with open(SELFTESTS + '/modules/misdeeds/expected', encoding='utf-8') as file:
+        expected = [line.strip().split(' ', 1) for line in file if not line.startswith('#')]
+    command = 'for what; do insmod build/%s/misdeeds.ko what=$what && rmmod misdeeds; done' % DEBUG
+    with open(LOGS + '/control.log', 'wb') as log:
+        status = subprocess.run(
+            [SCRIPTS + '/testbed', '--kernel', DEBUG, '--append', 'panic_on_warn=0',
+             '--artifacts', LOGS + '/control', '--', 'sh', '-c', command, 'run',
+             *dict.fromkeys(what for what, _ in expected)], cwd=ROOT, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, check=False).returncode
+    results.add('ok' if status == vmlib.STATUS_SPLAT else 'FAILED',
+                '%s: the status says that there was trouble (%d)' % (name, status))
+    logs = glob.glob(LOGS + '/control/testbed-*/dmesg')
+    found = vmlib.splats(b''.join(map(vmlib.read_bytes, logs)), 1000)
+    for what, line in expected:
+        results.add('ok' if any(line in splat for splat in found) else 'FAILED',
+                    '%s: %s: %s' % (name, what, line))
+
+
 def said_in(pattern):
     """{result without its numbers: True for ok} of the logs of hosts."""
     found = {}
@@ -304,6 +343,8 @@ def tests(wanted):
         name = os.path.basename(path)
         if name in NO_TESTS or not os.path.isfile(path) or not os.access(path, os.X_OK):
             continue
+        if name in BY_NAME and not {name, name.split('.')[0]} & set(wanted):
+            continue
         with open(path, 'rb') as file:
             head = file.read(4)
         if name.endswith('.sh') or head == b'\x7fELF':
@@ -338,29 +379,52 @@ def plan(names, args):
     return items
 
 
+def debug_plan(wanted):
+    """{host: its tests}, with the kernel that finds faults as host, then as guest."""
+    def chosen(names):
+        return [name for name in names
+                if not wanted or {name, name.split('.')[0]} & set(wanted)]
+    def with_guest(names, guest):
+        return ['%s@%s' % (name, guest if name.startswith('loop_') else '-') for name in names]
+    return {DEBUG: with_guest(chosen(DEBUG_HOST), '6.12'),
+            '6.12': with_guest(chosen(DEBUG_GUEST), DEBUG)}
+
+
 def main():
     parser = argparse.ArgumentParser(prog='scripts/check')
     parser.add_argument('--vendor', choices=('amd', 'intel'), default='amd')
-    parser.add_argument('--host', action='append', choices=HOSTS)
+    parser.add_argument('--debug', action='store_true')
+    parser.add_argument('--host', action='append', choices=HOSTS + (DEBUG,))
     parser.add_argument('--guest', choices=GUESTS)
     parser.add_argument('--all', action='store_true')
     parser.add_argument('--no-figures', action='store_true')
     parser.add_argument('tests', nargs='*', metavar='TEST')
     args = parser.parse_args()
+    if args.debug:
+        args.host = args.host or [DEBUG, '6.12']
     args.host = args.host or list(HOSTS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results()
+    global LOGS
+    if args.debug:
+        LOGS += '-debug'
+        args.no_figures = True
     if args.vendor == 'intel':
-        global LOGS
         LOGS += '-vmx'
         args.no_figures = True
         args.tests = args.tests or list(INTEL)
-    user, others = tests(args.tests)
-    user_space(results, user)
+    if args.debug:
+        items_of = debug_plan(args.tests)
+        if not args.tests and DEBUG in args.host:
+            control(results)
+    else:
+        user, others = tests(args.tests)
+        user_space(results, user)
+        items_of = plan(others, args)
     # One after the other: two emulated hosts at a time are no faster on two CPUs, and
     # their guests are slow enough to run into limits.
-    for version, items in plan(others, args).items():
-        if items:
+    for version, items in items_of.items():
+        if items and version in args.host:
             Host(results, args.vendor, version, items).run()
     if args.vendor == 'intel':
         compare(results, args.host)

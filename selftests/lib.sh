@@ -139,10 +139,13 @@ save_file()
 
 # Waiting
 
+# With a kernel that finds faults all limits are longer.
+SLOWER=${ELASTIC_SLOWER:-1}
+
 # wait_until SECONDS COMMAND...: until the command passes
 wait_until()
 {
-	wait_end=$(($(date +%s) + $1 + 1))
+	wait_end=$(($(date +%s) + $1 * SLOWER + 1))
 	shift
 	until "$@"; do
 		[ "$(date +%s)" -lt $wait_end ] || return 1
@@ -167,11 +170,17 @@ host_ko()
 	fi
 }
 
+# By what name scripts/build-modules knows this kernel
+this_kernel()
+{
+	uname -r | sed 's/^\([0-9]*\.[0-9]*\).*\(-debug\)$/\1\2/; t; s/^\([0-9]*\.[0-9]*\).*/\1/'
+}
+
 # built_ko NAME: a module of this kernel, where scripts/build-modules puts it or
 # where make does
 built_ko()
 {
-	for ko in "${ELASTIC_BUILD:-$here/../build}/$(uname -r | cut -d . -f 1,2)/$1.ko" \
+	for ko in "${ELASTIC_BUILD:-$here/../build}/$(this_kernel)/$1.ko" \
 		  "$here/../$1.ko" "$here/modules/$1/$1.ko"; do
 		if [ -r "$ko" ] && modinfo -F vermagic "$ko" | grep -q "^$(uname -r) "; then
 			readlink -f "$ko"

@@ -5,7 +5,8 @@
 # Needs a virtualisation host (scripts/testbed, or a real one) and, built before,
 # build/VERSION/*.ko (scripts/build-modules) and build/load (selftests/loads).
 #
-# ELASTIC_GUEST_KERNEL chooses the guest's kernel (6.12).
+# ELASTIC_GUEST_KERNEL chooses the guest's kernel (6.12). ELASTIC_SLOWER is what limits are
+# multiplied by, for a kernel that finds faults (6.12-debug).
 
 # shellcheck source=selftests/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,9 +16,12 @@ SCRIPTS=$ROOT/scripts
 BUILD=${ELASTIC_BUILD:-$ROOT/build}
 LOAD=$BUILD/load
 GUEST_KERNEL=${ELASTIC_GUEST_KERNEL:-6.12}
-GUEST_KO=$BUILD/$GUEST_KERNEL-cloud/elastic_guest.ko
+case $GUEST_KERNEL in
+*-debug) GUEST_KO=$BUILD/$GUEST_KERNEL/elastic_guest.ko ;;
+*) GUEST_KO=$BUILD/$GUEST_KERNEL-cloud/elastic_guest.ko ;;
+esac
 GUEST_SYSFS=/sys/kernel/elastic_guest
-: "${ELASTIC_HOST_KO:=$BUILD/$(uname -r | cut -d. -f1,2)/elastic_host.ko}"
+: "${ELASTIC_HOST_KO:=$BUILD/$(this_kernel)/elastic_host.ko}"
 export ELASTIC_HOST_KO
 
 # By these the guest shrinks soon, so that tests are short.
@@ -67,7 +71,7 @@ guest_boot()
 	rm -f "$work/ready" "$work/pid"
 	QEMU=
 	"$SCRIPTS/guest" --kernel "$GUEST_KERNEL" --vcpus 4 --floor-cpus 1 --floor-mem 512M \
-		--mem 2G --machine microvm --backend anon --timeout 550 --boot-timeout 250 \
+		--mem 2G --machine microvm --backend anon --timeout $((550 * SLOWER)) --boot-timeout $((250 * SLOWER)) \
 		--file "$LOAD" --module-file "$GUEST_KO" \
 		--sock "$work/sock" --qmp "$work/qmp" --pidfile "$work/pid" --ready "$work/ready" \
 		--console "$work/console" "$@" >"$work/log" 2>&1 </dev/null &
@@ -112,7 +116,7 @@ tune()
 # guest COMMAND: run it there; output and status are its own.
 guest()
 {
-	"$SCRIPTS/guest-exec" --timeout "${ELASTIC_EXEC_SECONDS:-300}" "$work/sock" -- "$1" </dev/null
+	"$SCRIPTS/guest-exec" --timeout "${ELASTIC_EXEC_SECONDS:-$((300 * SLOWER))}" "$work/sock" -- "$1" </dev/null
 	exec_status=$?
 	[ "$exec_status" != 99 ] || guest_is_mute "$1" >&2
 	return "$exec_status"
