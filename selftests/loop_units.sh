@@ -30,7 +30,7 @@ guest_start
 check 'it has one CPU, and warm memory' settle
 check 'of both kinds' eval \
 	'[ "$(state units_warm_kernel)" -ge 64 ] && [ "$(state units_warm)" -ge 128 ]'
-check 'which is not granted' [ "$FLOOR_MIB" -le 544 ]
+check 'which is not granted' [ "$FLOOR_MIB" -le "$FLOOR_MAX" ]
 check 'manual mode' gput_is OK mode manual
 boot=$(gget memory_mib)
 by_hand offline >"$work/by_hand"
