@@ -8,6 +8,7 @@
 #include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
 #include <linux/vmstat.h>
 
 #include "elastic_guest.h"
@@ -282,6 +283,24 @@ static void fill_mem_sample(struct policy_mem_sample *sample)
 	decide.seen_reclaims = reclaims;
 }
 
+/*
+ * What goes by own decision is there for who needs it meanwhile. That is who cannot go on
+ * without, but not kswapd, which is woken for each page cache that fills what is free. Nor
+ * does it go before what the guest is there for: the kernel tries a page that does not move
+ * again and again, and the guest may have one CPU.
+ */
+static void give_up(const struct policy_mem_want *want)
+{
+	WRITE_ONCE(sense_gate.mem_can_grow, true);
+	WRITE_ONCE(sense_gate.mem_going, true);
+	set_user_nice(current, 0);
+	apply_mem(want, MEM_OWN);
+	set_user_nice(current, MIN_NICE);
+	WRITE_ONCE(sense_gate.mem_going, false);
+	if (worker_needs_mem())
+		policy_mem_wanted(&decide.mem_state);
+}
+
 static void decide_mem(bool period, bool urgent)
 {
 	struct policy_mem_sample sample = { .period = period, .urgent = urgent };
@@ -297,11 +316,10 @@ static void decide_mem(bool period, bool urgent)
 	if (want.kernel > sample.used_kernel)
 		stat_inc(STAT_KERNEL_GROWTHS);
 	trace_elastic_mem_decision(&sample, decide.mem_state.keep, &want);
-	/* What goes by own decision is there for who needs it meanwhile. */
-	if (want.units < sample.used && sample.used <= sample.limit)
-		WRITE_ONCE(sense_gate.mem_can_grow, true);
 	if (sample.used > sample.limit)
 		apply_mem(&want, MEM_FORCED);
+	else if (want.units < sample.used)
+		give_up(&want);
 	else
 		apply_mem(&want, urgent ? MEM_URGENT : MEM_OWN);
 	if (mem_view.used < sample.used && sample.used <= sample.limit)

@@ -148,6 +148,7 @@ void worker_kick(enum worker_kick why);
 bool worker_took(enum worker_kick why);
 int worker_execute(enum worker_command command, u64 arg);
 bool worker_urgent(void);
+bool worker_needs_mem(void);
 bool worker_is_current(void);
 void worker_interrupt(void);
 void worker_removing(bool removing);
@@ -333,6 +334,7 @@ static inline u32 mem_usable_units(void)
  * @cpu_hold_ms: not before this time
  * @steal_permille: of the last period
  * @mem_can_grow: there is memory to ask for, or memory that is on its way out by own decision
+ * @mem_going: that is on its way out
  * @mem_hold_ms: not before this time
  */
 struct sense_gate {
@@ -340,6 +342,7 @@ struct sense_gate {
 	u64 cpu_hold_ms;
 	u32 steal_permille;
 	bool mem_can_grow;
+	bool mem_going;
 	u64 mem_hold_ms;
 };
 

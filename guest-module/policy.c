@@ -360,6 +360,18 @@ void policy_mem_shrunk(struct policy_mem_state *state, __u64 bytes, __u64 now_ms
 	state->shrunk_at_ms = now_ms;
 }
 
+/**
+ * policy_mem_wanted() - memory was wanted that was about to be given up
+ * @state: memory of the policy
+ *
+ * What is in surplus has to be so for as long again, or giving it up would begin as often
+ * as it is ended.
+ */
+void policy_mem_wanted(struct policy_mem_state *state)
+{
+	state->surplus = false;
+}
+
 static void mem_grow(const struct policy_tunables *tun, struct policy_mem_state *state,
 		     const struct policy_mem_sample *sample, __u32 more, __u32 kernel,
 		     struct policy_mem_want *want)
@@ -411,6 +423,9 @@ void policy_mem(const struct policy_tunables *tun, struct policy_mem_state *stat
 		want->units = min_u64(sample->floor, sample->limit);
 		return;
 	}
+	/* What is needed is no surplus, also where there is no more to be had. */
+	if (more || kernel)
+		state->surplus = false;
 	if (!sample->period || more || kernel)
 		return;
 	n = mem_down(tun, state, sample, &kernel);

@@ -226,6 +226,7 @@ bool policy_mem_short(const struct policy_tunables *tun, const struct policy_roo
 		      const struct policy_room *kernel);
 void policy_mem(const struct policy_tunables *tun, struct policy_mem_state *state,
 		const struct policy_mem_sample *sample, struct policy_mem_want *want);
+void policy_mem_wanted(struct policy_mem_state *state);
 void policy_mem_shrunk(struct policy_mem_state *state, __u64 bytes, __u64 now_ms);
 __u32 policy_warm_units(const struct policy_tunables *tun, const struct policy_mem_state *state,
 			const struct policy_mem_sample *sample, enum policy_zone zone);

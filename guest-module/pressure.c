@@ -203,9 +203,8 @@ void pressure_sense(u64 now_ns)
  * The kernel wakes kswapd where these two events are, so waking the worker there
  * is as safe.
  */
-static void reclaim_seen(enum elastic_stat stat)
+static void reclaim_seen(void)
 {
-	stat_inc(stat);
 	if (READ_ONCE(sense_gate.mem_can_grow) && !READ_ONCE(elastic_config.manual) &&
 	    elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms))
 		worker_kick(KICK_MEM);
@@ -213,12 +212,18 @@ static void reclaim_seen(enum elastic_stat stat)
 
 static void probe_reclaim(COMPAT_DIRECT_RECLAIM_BEGIN_ARGS)
 {
-	reclaim_seen(STAT_DIRECT_RECLAIMS);
+	stat_inc(STAT_DIRECT_RECLAIMS);
+	/* The worker makes room for what it moves. */
+	if (!READ_ONCE(sense_gate.mem_going) || !worker_is_current())
+		reclaim_seen();
 }
 
 static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 {
-	reclaim_seen(STAT_KSWAPD_WAKES);
+	stat_inc(STAT_KSWAPD_WAKES);
+	/* What is free on its way out is hidden, so kswapd is woken sooner. */
+	if (!READ_ONCE(sense_gate.mem_going))
+		reclaim_seen();
 }
 
 /*

@@ -158,6 +158,14 @@ bool worker_urgent(void)
 }
 
 /**
+ * worker_needs_mem() - was the worker kicked by somebody who needs memory?
+ */
+bool worker_needs_mem(void)
+{
+	return READ_ONCE(worker.kicks) & (BIT(KICK_MEM) | BIT(KICK_URGENT));
+}
+
+/**
  * worker_is_current() - is the calling task the worker?
  */
 bool worker_is_current(void)

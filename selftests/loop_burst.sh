@@ -47,21 +47,24 @@ done
 check 'memory was brought in for the kernel' [ "$(gget stats/kernel_growths)" -gt 0 ]
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)"
 
-# All that the host gives is in use, and goes again, which one page of a block delays. Who
-# needs memory meanwhile has what is on its way.
+# All that the host gives is in use, and goes again by own decision, which one page of a
+# block delays. A program runs beside that, and ends it when it needs what is on its way.
 guest "echo 60000 >$GUEST_SYSFS/tunables/mem_offline_timeout_ms"
-guest_bg pin '/load pin 600 10 60'
+guest_bg pin '/load pin 300 10 100'
 wait_until 60 guest 'grep -q ^touched /tmp/pin'
 guest 'sleep 2'
 vm_max=$(vm_get memory/max_mib)
 vm_get memory/grant_mib >"$VM/memory/max_mib"
 wait_until 60 guest 'grep -q ^pinned /tmp/pin'
 check 'a block is on its way out' wait_until 30 no_report
-guest_bg touch '/load touch 550'
-check 'a program writes 550 MiB meanwhile' guest_done touch 40
+ended=$(gget stats/offline_eintr)
+free=$(guest "awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo")
+guest_bg touch "/load touch $((free + 60))"
+check 'a program writes 60 MiB more than is free' guest_done touch 45
+check 'which ended that' [ "$(gget stats/offline_eintr)" -gt "$ended" ]
 check 'nothing was killed' kills_are 0
 why_killed
-diag "$(guest 'cat /tmp/touch' | tr '\n' ' ')"
+diag "$free MiB free; $(guest 'cat /tmp/touch' | tr '\n' ' ')"
 echo "$vm_max" >"$VM/memory/max_mib"
 guest "killall load; echo 10000 >$GUEST_SYSFS/tunables/mem_offline_timeout_ms"
 

@@ -249,6 +249,14 @@ static const struct mem_row mem_rows[] = {
 		102000,	1024, 900, 0,	400, 0,	512, 0,	200, 100, 0, false, false,	100, 0 },
 	{ "also when memory has run out",
 		102000,	1024, 0, 0,	400, 0,	512, 0,	0, 100,	0, true, false,		100, 0 },
+	{ "surplus of all that can be had, for no time",
+		110000,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1024, 0, false, true,	1024, 0 },
+	{ "it is needed meanwhile",
+		111500,	2560, 100, 0,	400, 0,	1024, 0, 0, 1024, 0, false, false,	1024, 0 },
+	{ "and is none for long any more",
+		112500,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1024, 0, false, true,	1024, 0 },
+	{ "until it was for as long again",
+		114500,	2560, 1000, 0,	400, 0,	1024, 0, 0, 1024, 0, false, true,	693, 0 },
 };
 
 static void test_mem(void)
