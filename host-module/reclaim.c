@@ -186,6 +186,17 @@ out:
 	return end;
 }
 
+/* Frames from @gfn, which is in no memslot, to the next one of its unit that is in one. */
+static unsigned long hole_pages(struct kvm *kvm, gfn_t gfn, gfn_t end)
+{
+	gfn_t next = gfn + 1;
+
+	end = min(end, ALIGN(next, UNIT_PAGES));
+	while (next < end && !__gfn_to_memslot(kvm_memslots(kvm), next))
+		next++;
+	return next - gfn;
+}
+
 /*
  * Addresses behind guest frames [gfn, end): the first piece in one memslot, 0
  * if there is none. What has become read-only is not RAM any more, and is not
@@ -198,13 +209,14 @@ static unsigned long first_piece(struct kvm *kvm, gfn_t gfn, gfn_t end,
 
 	slot = __gfn_to_memslot(kvm_memslots(kvm), gfn);
 	*read_only = slot && slot->flags & KVM_MEM_READONLY;
-	if (!slot || slot->id >= KVM_USER_MEM_SLOTS ||
-	    slot->flags & KVM_MEMSLOT_INVALID) {
-		*npages = min(end, ALIGN(gfn + 1, UNIT_PAGES)) - gfn;
+	if (!slot) {
+		*npages = hole_pages(kvm, gfn, end);
 		return 0;
 	}
 	*npages = min(end, slot->base_gfn + slot->npages) - gfn;
 	*npages = min(*npages, ROUND_PAGES);
+	if (slot->id >= KVM_USER_MEM_SLOTS || slot->flags & KVM_MEMSLOT_INVALID)
+		return 0;
 	return __gfn_to_hva_memslot(slot, gfn);
 }
 

@@ -115,6 +115,29 @@ static void deleted(void)
 	kg_free(vm);
 }
 
+/* A slot that begins behind the first page of a unit: the unit is given up all the same */
+static void begins_late(void)
+{
+	const u64 page = 4096;
+	struct kg_answer a;
+	u64 *word;
+
+	ktap_diag("a slot without the first page of a unit");
+	fresh_vm(KG_MEMFD);
+	word = kg_hva(vm, UNIT(GRANTED) + page);
+	touch(KG_CMD_WRITE, UNIT(GRANTED) + page, 0x77);
+	no_high();
+	kg_slot(vm, KG_SLOT_HIGH, UNIT(GRANTED) + page, UNIT(HIGH_UNITS / 2) - page,
+		(char *)high_memory() + UNIT(HIGH_UNITS / 2) + page, 0);
+	ktap_ok(look(UNIT(GRANTED) + page) == KG_ANSWER && bsp->mb->result == 0x77,
+		"what is behind it is the guest's");
+	a = kg_release_mem(bsp, GRANTED, 1);
+	ktap_ok(a.status == ELASTIC_OK && look(UNIT(GRANTED) + page) == KG_EFAULT,
+		"given up, it is not any more");
+	ktap_ok(*word == 0, "and its content is gone: 0x%llx", (unsigned long long)*word);
+	kg_free(vm);
+}
+
 /* Other memory at the same addresses: the old one is not the guest's any more */
 static void replaced(void)
 {
@@ -435,6 +458,7 @@ int main(void)
 {
 	host_module_need();
 	deleted();
+	begins_late();
 	replaced();
 	moved();
 	read_only(KG_MEMFD, "memfd");
