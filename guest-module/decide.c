@@ -8,7 +8,6 @@
 #include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
-#include <linux/sched.h>
 #include <linux/vmstat.h>
 
 #include "elastic_guest.h"
@@ -293,9 +292,9 @@ static void give_up(const struct policy_mem_want *want)
 {
 	WRITE_ONCE(sense_gate.mem_can_grow, true);
 	WRITE_ONCE(sense_gate.mem_going, true);
-	set_user_nice(current, 0);
+	worker_background(true);
 	apply_mem(want, MEM_OWN);
-	set_user_nice(current, MIN_NICE);
+	worker_background(false);
 	WRITE_ONCE(sense_gate.mem_going, false);
 	if (worker_needs_mem())
 		policy_mem_wanted(&decide.mem_state);

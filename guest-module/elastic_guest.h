@@ -150,6 +150,7 @@ int worker_execute(enum worker_command command, u64 arg);
 bool worker_urgent(void);
 bool worker_needs_mem(void);
 bool worker_is_current(void);
+void worker_background(bool on);
 void worker_interrupt(void);
 void worker_removing(bool removing);
 void worker_let_go(void);

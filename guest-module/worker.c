@@ -58,8 +58,9 @@ struct command {
  * @rescues_begun: how often the worker began to fetch memory for them
  * @rescues_done: how often it has ended that
  * @paused: do nothing for now (the system sleeps)
+ * @background: what is being done is not urgent
  *
- * @paused is the thread's own.
+ * @paused and @background are the thread's own.
  */
 struct worker {
 	struct task_struct *task;
@@ -76,6 +77,7 @@ struct worker {
 	u64 rescues_begun;
 	u64 rescues_done;
 	bool paused;
+	bool background;
 };
 
 static struct worker worker = {
@@ -89,6 +91,25 @@ static struct worker worker = {
 /* ---- waking ---- */
 
 /**
+ * worker_background() - what follows does not go before what the guest is there for
+ * @on: begin or end
+ *
+ * Context: worker.
+ */
+void worker_background(bool on)
+{
+	worker.background = on;
+	set_user_nice(current, on ? 0 : MIN_NICE);
+}
+
+/* Whoever ends it waits for it, on the only CPU perhaps: it goes before everything now. */
+static void end_removing(void)
+{
+	set_user_nice(worker.task, MIN_NICE);
+	send_sig(SIGUSR1, worker.task, 1);
+}
+
+/**
  * worker_interrupt() - end the offlining of a block, if there is one
  *
  * Context: any but NMI and run-queue locks.
@@ -98,7 +119,7 @@ void worker_interrupt(void)
 	/* Pairs with worker_removing(): the kick is there before this looks. */
 	smp_mb();
 	if (READ_ONCE(worker.removing))
-		send_sig(SIGUSR1, worker.task, 1);
+		end_removing();
 }
 
 /**
@@ -112,12 +133,14 @@ void worker_removing(bool removing)
 	WRITE_ONCE(worker.removing, removing);
 	if (!removing) {
 		flush_signals(current);
+		if (worker.background && !worker_urgent())
+			set_user_nice(current, 0);
 		return;
 	}
 	/* Pairs with worker_interrupt(): one of both sees the other. */
 	smp_mb();
 	if (worker_urgent())
-		send_sig(SIGUSR1, current, 1);
+		end_removing();
 }
 
 /**

@@ -59,8 +59,8 @@ wait_until 60 guest 'grep -q ^pinned /tmp/pin'
 check 'a block is on its way out' wait_until 30 no_report
 ended=$(gget stats/offline_eintr)
 free=$(guest "awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo")
-guest_bg touch "/load touch $((free + 60))"
-check 'a program writes 60 MiB more than is free' guest_done touch 45
+guest_bg touch "/load touch $((free + 30))"
+check 'a program writes 30 MiB more than is free' guest_done touch 45
 check 'which ended that' [ "$(gget stats/offline_eintr)" -gt "$ended" ]
 check 'nothing was killed' kills_are 0
 why_killed
