@@ -19,6 +19,7 @@
 #include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
+#include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/tracepoint.h>
@@ -213,8 +214,9 @@ static void reclaim_seen(void)
 static void probe_reclaim(COMPAT_DIRECT_RECLAIM_BEGIN_ARGS)
 {
 	stat_inc(STAT_DIRECT_RECLAIMS);
-	/* The worker makes room for what it moves. */
-	if (!READ_ONCE(sense_gate.mem_going) || !worker_is_current())
+	/* The worker and its helpers make room for what they move. */
+	if (!READ_ONCE(sense_gate.mem_going) ||
+	    (!worker_is_current() && !(current->flags & PF_WQ_WORKER)))
 		reclaim_seen();
 }
 

@@ -90,6 +90,22 @@ static struct worker worker = {
 
 /* ---- waking ---- */
 
+/* Somebody waits for the worker, on the only CPU perhaps: it goes before everything now. */
+static void raise_priority(void)
+{
+	if (READ_ONCE(worker.background))
+		set_user_nice(worker.task, MIN_NICE);
+}
+
+static void lower_priority(void)
+{
+	set_user_nice(current, 0);
+	/* Pairs with raise_priority(): the kick is there before that. */
+	smp_mb();
+	if (worker_urgent())
+		set_user_nice(current, MIN_NICE);
+}
+
 /**
  * worker_background() - what follows does not go before what the guest is there for
  * @on: begin or end
@@ -98,19 +114,15 @@ static struct worker worker = {
  */
 void worker_background(bool on)
 {
-	worker.background = on;
-	set_user_nice(current, on ? 0 : MIN_NICE);
-}
-
-/* Whoever ends it waits for it, on the only CPU perhaps: it goes before everything now. */
-static void end_removing(void)
-{
-	set_user_nice(worker.task, MIN_NICE);
-	send_sig(SIGUSR1, worker.task, 1);
+	WRITE_ONCE(worker.background, on);
+	if (on)
+		lower_priority();
+	else
+		set_user_nice(current, MIN_NICE);
 }
 
 /**
- * worker_interrupt() - end the offlining of a block, if there is one
+ * worker_interrupt() - end the offlining of a block, if there is one, and soon
  *
  * Context: any but NMI and run-queue locks.
  */
@@ -119,7 +131,8 @@ void worker_interrupt(void)
 	/* Pairs with worker_removing(): the kick is there before this looks. */
 	smp_mb();
 	if (READ_ONCE(worker.removing))
-		end_removing();
+		send_sig(SIGUSR1, worker.task, 1);
+	raise_priority();
 }
 
 /**
@@ -133,14 +146,14 @@ void worker_removing(bool removing)
 	WRITE_ONCE(worker.removing, removing);
 	if (!removing) {
 		flush_signals(current);
-		if (worker.background && !worker_urgent())
-			set_user_nice(current, 0);
+		if (worker.background)
+			lower_priority();
 		return;
 	}
 	/* Pairs with worker_interrupt(): one of both sees the other. */
 	smp_mb();
 	if (worker_urgent())
-		end_removing();
+		send_sig(SIGUSR1, current, 1);
 }
 
 /**
@@ -155,6 +168,8 @@ void worker_kick(enum worker_kick why)
 		return;
 	if (why == KICK_URGENT || why == KICK_MEM)
 		worker_interrupt();
+	else if (why == KICK_CPU)
+		raise_priority();
 	wake_up(&worker.wait);
 }
 
