@@ -367,6 +367,7 @@ int block_remove(struct block *block, unsigned long deadline)
 
 	trace_elastic_block_change(block_start(block), false, block->zone, ret, us);
 	if (ret && block_is_online(block)) {
+		sense_mem_came();
 		count_offline_failure(ret);
 		/* It was we who ended it, for something urgent: not the block's fault. */
 		if (ret != -EINTR || !worker_urgent())

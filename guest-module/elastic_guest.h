@@ -139,6 +139,20 @@ enum worker_command {
 	COMMAND_PAUSE,	/* do nothing, or go on */
 };
 
+/**
+ * struct rescue - a task that ran out of memory, and waits
+ * @begun: rescues that had begun before, and may have looked too early
+ * @had: units that had come before
+ * @until: it waits at most so long, in jiffies
+ * @kicked: the worker knows
+ */
+struct rescue {
+	u64 begun;
+	u64 had;
+	unsigned long until;
+	bool kicked;
+};
+
 int worker_start(void);
 void worker_stop(void);
 void worker_close(void);
@@ -155,7 +169,8 @@ void worker_interrupt(void);
 void worker_removing(bool removing);
 void worker_let_go(void);
 void worker_take_back(void);
-u64 worker_rescue(void);
+void worker_rescue_start(struct rescue *rescue);
+s64 worker_rescue(struct rescue *rescue);
 void worker_rescue_begin(void);
 void worker_rescue_end(void);
 void worker_no_rescue(void);
@@ -337,6 +352,7 @@ static inline u32 mem_usable_units(void)
  * @mem_can_grow: there is memory to ask for, or memory that is on its way out by own decision
  * @mem_going: that is on its way out
  * @mem_hold_ms: not before this time
+ * @mem_came: how often memory came to the allocator, or came back to it
  */
 struct sense_gate {
 	u32 cpu_limit;
@@ -345,9 +361,16 @@ struct sense_gate {
 	bool mem_can_grow;
 	bool mem_going;
 	u64 mem_hold_ms;
+	u64 mem_came;
 };
 
 extern struct sense_gate sense_gate;
+
+/* Context: who acts for the worker. */
+static inline void sense_mem_came(void)
+{
+	WRITE_ONCE(sense_gate.mem_came, sense_gate.mem_came + 1);
+}
 
 int sense_start(void);
 void sense_stop(void);

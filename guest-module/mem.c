@@ -141,6 +141,7 @@ static void plug(u32 index, u32 nr, enum policy_zone zone, bool urgent, ktime_t 
 	window_count();
 	ns = ktime_to_ns(ktime_sub(ktime_get(), begin));
 	stat_add(STAT_UNITS_PLUGGED, nr);
+	sense_mem_came();
 	stat_set(STAT_PLUG_LAST_NS, ns);
 	trace_elastic_unit_change(units_number(&window.map, index), nr, true, zone, ns);
 }
@@ -240,6 +241,7 @@ static u32 add_blocks(u32 index, u32 nr, enum policy_zone zone, int *ret)
 			got += n;
 	}
 	stat_add(STAT_UNITS_PLUGGED, got);
+	sense_mem_came();
 	return got;
 }
 
@@ -560,6 +562,8 @@ static u32 unplug(const u32 *indices, u32 nr)
 		}
 	}
 	stat_add(STAT_UNITS_UNPLUGGED, n);
+	if (n < nr)
+		sense_mem_came();
 	trace_elastic_unit_change(units_number(&window.map, indices[0]), n, false,
 				  units_block(&window.map, indices[0])->zone,
 				  ktime_to_ns(ktime_sub(ktime_get(), begin)));

@@ -203,6 +203,21 @@ bool policy_mem_short(const struct policy_tunables *tun, const struct policy_roo
 	       kernel->available < policy_kernel_need(tun, kernel);
 }
 
+/**
+ * policy_mem_short_now() - does memory fall short of which a part is on its way out?
+ * @tun: tunables
+ * @all: all memory
+ * @hidden: bytes that are available, and free, but not for those who need memory now
+ *
+ * It began with all that is needed left beside them. What is hidden comes back when it is
+ * told to, but not at once.
+ */
+bool policy_mem_short_now(const struct policy_tunables *tun, const struct policy_room *all,
+			  __u64 hidden)
+{
+	return hidden && all->available < hidden + policy_mem_need(tun, all) / 2;
+}
+
 static __u32 units_short(const struct policy_room *room, __u64 needed, __u64 unit)
 {
 	return room->available < needed ? div_up(needed - room->available, unit) : 0;

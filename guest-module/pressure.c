@@ -186,6 +186,7 @@ void pressure_quiet(bool quiet)
 void pressure_sense(u64 now_ns)
 {
 	struct pressure_sample sample;
+	u64 hidden;
 
 	look(&sample);
 	if (!spin_trylock(&pressure.lock))
@@ -195,8 +196,10 @@ void pressure_sense(u64 now_ns)
 	spin_unlock(&pressure.lock);
 	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
 		return;
-	if (policy_mem_short(&elastic_config.tun, &sample.all, &sample.kernel) &&
-	    elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms))
+	hidden = mem_isolated_bytes(POLICY_ZONE_KERNEL) + mem_isolated_bytes(POLICY_ZONE_MOVABLE);
+	if (policy_mem_short_now(&elastic_config.tun, &sample.all, hidden) ||
+	    (policy_mem_short(&elastic_config.tun, &sample.all, &sample.kernel) &&
+	     elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms)))
 		worker_kick(KICK_MEM);
 }
 
@@ -228,31 +231,76 @@ static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 		reclaim_seen();
 }
 
-/*
- * The last line: before something is killed, fetch memory, or have the worker do it
- * and wait for a bounded time. The task that ran out may hold locks that the worker
- * needs; then the bound decides.
+/**
+ * struct oom - memory has run out
+ * @rescue: what is waited for
+ * @waits: somebody was told to try again
+ * @last: when, in jiffies
+ * @came: sense_gate.mem_came, when somebody was last told to try again for it
+ *
+ * The kernel calls its notifiers under a lock.
  */
+static struct oom {
+	struct rescue rescue;
+	bool waits;
+	unsigned long last;
+	u64 came;
+} oom;
+
+/*
+ * Before something is killed, fetch memory, or have the worker do it and wait for a bounded
+ * time. The task that ran out may hold locks that the worker needs; then the bound decides.
+ *
+ * Return: units that came, or -EAGAIN if that is to be tried again.
+ */
+static s64 fetch_memory(void)
+{
+	struct rescue own;
+	s64 units;
+
+	if (worker_is_current()) {
+		worker_rescue_start(&own);
+		return worker_rescue(&own);
+	}
+	/* Who was told to try again, and found some, does not come back. */
+	if (!oom.waits || time_after(jiffies, oom.last + HZ))
+		worker_rescue_start(&oom.rescue);
+	units = worker_rescue(&oom.rescue);
+	oom.waits = units == -EAGAIN;
+	oom.last = jiffies;
+	return units;
+}
+
+/* The last line. */
 static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
 {
+	long free = global_zone_page_state(NR_FREE_PAGES), unit = ELASTIC_UNIT_SIZE >> PAGE_SHIFT;
 	unsigned long *freed = data;
-	long free, unit = ELASTIC_UNIT_SIZE >> PAGE_SHIFT;
-	u64 units;
+	u64 came;
+	s64 units = 0;
 
-	stat_inc(STAT_OOM_CALLS);
-	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
-		return NOTIFY_OK;
-	free = global_zone_page_state(NR_FREE_PAGES);
-	units = worker_rescue();
-	if (units) {
-		stat_inc(STAT_OOM_RESCUES);
-		*freed += units * unit;
+	if (!oom.waits)
+		stat_inc(STAT_OOM_CALLS);
+	if (READ_ONCE(sense_gate.mem_can_grow) && !READ_ONCE(elastic_config.manual))
+		units = fetch_memory();
+	else
+		oom.waits = false;
+	if (units == -EAGAIN) {
+		*freed += 1;
 		return NOTIFY_OK;
 	}
+	if (units)
+		stat_inc(STAT_OOM_RESCUES);
+	*freed += units * unit;
 	/* Who was killed before has died while this task waited: it is enough. */
 	free = (long)global_zone_page_state(NR_FREE_PAGES) - free;
 	if (free >= unit)
 		*freed += free;
+	/* And what came after this task looked last, and before it came here, is not in that. */
+	came = READ_ONCE(sense_gate.mem_came);
+	if (came != oom.came)
+		*freed += 1;
+	oom.came = came;
 	return NOTIFY_OK;
 }
 

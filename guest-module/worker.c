@@ -24,6 +24,9 @@
 
 #include "elastic_guest.h"
 
+/* How long a task that ran out of memory waits at once. */
+#define RESCUE_SLICE_MS	20
+
 /**
  * struct command - what somebody waits for
  * @node: in worker.commands
@@ -286,8 +289,12 @@ static bool rescue_is_over(u64 begun)
 	return READ_ONCE(worker.rescues_done) > begun || !READ_ONCE(sense_gate.mem_can_grow);
 }
 
-/* Until the worker has been there, or it can be done here; at most @left jiffies. */
-static void wait_for_rescue(u64 begun, long left)
+/*
+ * Until the worker has been there, or it can be done here; at most @left jiffies.
+ *
+ * Return: true if it is over.
+ */
+static bool wait_for_rescue(u64 begun, long left)
 {
 	int ret = -EBUSY;
 
@@ -302,28 +309,57 @@ static void wait_for_rescue(u64 begun, long left)
 		worker_kick(KICK_MORE);
 	if (ret == -ENOMEM)
 		wait_event_timeout(worker.rescued, rescue_is_over(begun), left);
+	return !ret || rescue_is_over(begun);
 }
 
 /**
- * worker_rescue() - have memory fetched for a task that ran out of it
+ * worker_rescue_start() - a task has run out of memory
+ * @rescue: of that, for worker_rescue()
  *
- * Context: process, with any lock; sleeps up to the tunable oom_wait_ms. The worker, too,
- * while a CPU comes or goes.
- *
- * Return: how many units came.
+ * Context: any.
  */
-u64 worker_rescue(void)
+void worker_rescue_start(struct rescue *rescue)
 {
-	unsigned long bound = msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
-	/* One that has begun may have looked before this task ran out. */
-	u64 begun = READ_ONCE(worker.rescues_begun);
-	u64 had = atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]);
+	rescue->begun = READ_ONCE(worker.rescues_begun);
+	rescue->had = atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]);
+	rescue->until = jiffies + msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
+	rescue->kicked = false;
+}
 
-	if (rescue_here() && !worker_is_current()) {
+static s64 units_since(const struct rescue *rescue)
+{
+	return atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]) - rescue->had;
+}
+
+/**
+ * worker_rescue() - have memory fetched for a task that ran out of it, and wait a little
+ * @rescue: begun by worker_rescue_start()
+ *
+ * The kernel's own lock of who has run out is held meanwhile. An allocation that finds it
+ * taken tries again for ever, and one that is told to give up soon, too: that of the worker,
+ * who moves a page to take a block offline. So what takes longer than RESCUE_SLICE_MS takes
+ * several calls, and the lock is free between them.
+ *
+ * Context: process, with any lock; sleeps. The worker, too, while a CPU comes or goes: it
+ * does not wait, for itself.
+ *
+ * Return: how many units came since worker_rescue_start(); -EAGAIN if it is not over, nor is
+ * the time of the tunable oom_wait_ms: call again.
+ */
+s64 worker_rescue(struct rescue *rescue)
+{
+	long slice = msecs_to_jiffies(RESCUE_SLICE_MS), left;
+
+	if (!rescue->kicked) {
+		if (!rescue_here() || worker_is_current())
+			return units_since(rescue);
+		rescue->kicked = true;
 		worker_kick(KICK_URGENT);
-		wait_for_rescue(begun, bound);
 	}
-	return atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]) - had;
+	left = max_t(long, rescue->until - jiffies, 0);
+	if (!wait_for_rescue(rescue->begun, min(left, slice)) && left > slice)
+		return -EAGAIN;
+	return units_since(rescue);
 }
 
 /**

@@ -19,7 +19,7 @@ kills_are()
 why_killed()
 {
 	kills_are 0 || guest "cd $GUEST_SYSFS && grep -H . last_refusal stats/* state/*
-		dmesg | grep -v ' ACPI\| pci ' | tail -n 80" | sed 's/^/# /'
+		dmesg | grep -A 60 'invoked oom-killer' | head -n 90" | sed 's/^/# /'
 }
 
 no_report()
@@ -64,6 +64,7 @@ check 'a program writes 30 MiB more than is free' guest_done touch 45
 check 'which ended that' [ "$(gget stats/offline_eintr)" -gt "$ended" ]
 check 'nothing was killed' kills_are 0
 why_killed
+diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)"
 diag "$free MiB free; $(guest 'cat /tmp/touch' | tr '\n' ' ')"
 echo "$vm_max" >"$VM/memory/max_mib"
 guest "killall load; echo 10000 >$GUEST_SYSFS/tunables/mem_offline_timeout_ms"

@@ -154,6 +154,13 @@ static void test_mem_need(void)
 	all.available++;
 	kernel.available--;
 	ktap_ok(policy_mem_short(&tun, &all, &kernel), "short: memory for the kernel alone");
+	all = room(512, 164, 0);
+	ktap_ok(!policy_mem_short_now(&tun, &all, MIB(100)), "short now: half of the reserve is there");
+	all.available--;
+	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100)), "short now: less than that");
+	all = room(512, 60, 0);
+	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100)), "short now: more is hidden than is there");
+	ktap_ok(!policy_mem_short_now(&tun, &all, 0), "short now: nothing is hidden");
 	tun.mem_reserve_mib = 0;
 	tun.mem_reserve_permille = 0;
 	tun.mem_lookahead_ms = 0;
