@@ -76,6 +76,8 @@ def environment_lines(results):
     yield '%s, %d minutes%s' % ('short run' if results['short'] else 'full run',
                                 round(results['seconds'] / 60),
                                 ', of revision ' + env['revision'] if env['revision'] else '')
+    if results.get('left_out'):
+        yield 'not measured: ' + ', '.join(results['left_out'])
 
 
 def table(results):

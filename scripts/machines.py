@@ -167,9 +167,11 @@ class Elastic(Machine):
         # The peers take their time: no reason to give the warm reserve up meanwhile.
         self.guest.run('cd %s/tunables; [ ! -e mem_warm_idle_ms ] || echo 0 >mem_warm_idle_ms' %
                        lab.GUEST_SYSFS)
-        self.boot_mib = self.now()
+        self.boot_mib = int(self.guest.get('state/boot_mib'))
         self.retries = 0
         self.plug_ns = None     # by the module itself, of the last growth
+        # Its boot may have been reason for more, as long as it decided by itself.
+        self.settle()
 
     def now(self):
         return int(self.guest.get('memory_mib'))

@@ -15,6 +15,13 @@ kills_are()
 	[ "$(oom_kills)" = "$1" ]
 }
 
+# For the summary, which has names of checks alone: who ran out of which memory, if that was.
+killer()
+{
+	kills_are 0 || guest "dmesg | sed -n 's/^.*\] \(.*\) invoked oom-killer: \(gfp_mask=[^,]*\).*/ (\1, \2)/p' |
+		head -n 1"
+}
+
 # What the guest has to say of a kill, if there was one.
 why_killed()
 {
@@ -41,7 +48,7 @@ boot=$(gget memory_mib)
 for load in 'pipes 900' 'sockets 900' 'files 200'; do
 	guest_bg kernel "/load kernel $load"
 	check "kernel memory: $load MiB" guest_done kernel 400
-	check 'nothing was killed' kills_are 0
+	check "nothing was killed$(killer)" kills_are 0
 	check 'afterwards it shrinks' idle_again
 done
 check 'memory was brought in for the kernel' [ "$(gget stats/kernel_growths)" -gt 0 ]
@@ -62,7 +69,7 @@ free=$(guest "awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo")
 guest_bg touch "/load touch $((free + 30))"
 check 'a program writes 30 MiB more than is free' guest_done touch 45
 check 'which ended that' [ "$(gget stats/offline_eintr)" -gt "$ended" ]
-check 'nothing was killed' kills_are 0
+check "nothing was killed$(killer)" kills_are 0
 why_killed
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)"
 diag "$free MiB free; $(guest 'cat /tmp/touch' | tr '\n' ' ')"
@@ -77,7 +84,7 @@ guest_bg spin 'until [ -e /tmp/touched ]; do /load spin 3 1; sleep 1; done'
 guest_bg touch "/load touch 600; status=\$?; >/tmp/touched; (exit \$status)"
 check 'a program writes 600 MiB' guest_done touch 400
 check 'and CPUs came and went' guest_done spin 60
-check 'nothing was killed' kills_are 0
+check "nothing was killed$(killer)" kills_are 0
 why_killed
 diag "direct reclaims $(gget stats/direct_reclaims), OOM calls $(gget stats/oom_calls)," \
 	"rescues $(gget stats/oom_rescues)"
