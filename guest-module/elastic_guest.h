@@ -171,8 +171,6 @@ void worker_let_go(void);
 void worker_take_back(void);
 void worker_rescue_start(struct rescue *rescue);
 s64 worker_rescue(struct rescue *rescue);
-bool worker_rescue_over(const struct rescue *rescue);
-s64 worker_rescue_units(const struct rescue *rescue);
 void worker_rescue_begin(void);
 void worker_rescue_end(void);
 void worker_no_rescue(void);
@@ -396,14 +394,10 @@ void sched_correct(s64 by);
  * struct pressure_sample - of memory
  * @all: all of it
  * @kernel: the zones that the kernel can use for itself
- * @going: bytes of @all that are on their way out, and nobody can have now
- * @kernel_going: and of @kernel
  */
 struct pressure_sample {
 	struct policy_room all;
 	struct policy_room kernel;
-	u64 going;
-	u64 kernel_going;
 };
 
 int pressure_start(void);

@@ -241,8 +241,7 @@ static u32 add_blocks(u32 index, u32 nr, enum policy_zone zone, int *ret)
 			got += n;
 	}
 	stat_add(STAT_UNITS_PLUGGED, got);
-	if (got)
-		sense_mem_came();
+	sense_mem_came();
 	return got;
 }
 
@@ -563,7 +562,7 @@ static u32 unplug(const u32 *indices, u32 nr)
 		}
 	}
 	stat_add(STAT_UNITS_UNPLUGGED, n);
-	if (n < nr && !worker_urgent())
+	if (n < nr)
 		sense_mem_came();
 	trace_elastic_unit_change(units_number(&window.map, indices[0]), n, false,
 				  units_block(&window.map, indices[0])->zone,

@@ -207,20 +207,15 @@ bool policy_mem_short(const struct policy_tunables *tun, const struct policy_roo
  * policy_mem_short_now() - does memory fall short of which a part is on its way out?
  * @tun: tunables
  * @all: all memory
- * @going: bytes that are available, and free, but not for those who need memory now
- * @kernel: the kernel zones
- * @kernel_going: bytes of @going that are of @kernel
+ * @hidden: bytes that are available, and free, but not for those who need memory now
  *
- * It began with all that is needed left beside them. What is on its way comes back when it is
+ * It began with all that is needed left beside them. What is hidden comes back when it is
  * told to, but not at once.
  */
 bool policy_mem_short_now(const struct policy_tunables *tun, const struct policy_room *all,
-			  __u64 going, const struct policy_room *kernel, __u64 kernel_going)
+			  __u64 hidden)
 {
-	if (going && all->available < going + policy_mem_need(tun, all) / 2)
-		return true;
-	return kernel_going &&
-	       kernel->available < kernel_going + policy_kernel_need(tun, kernel) / 2;
+	return hidden && all->available < hidden + policy_mem_need(tun, all) / 2;
 }
 
 static __u32 units_short(const struct policy_room *room, __u64 needed, __u64 unit)

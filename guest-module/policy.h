@@ -225,7 +225,7 @@ __u64 policy_kernel_need(const struct policy_tunables *tun, const struct policy_
 bool policy_mem_short(const struct policy_tunables *tun, const struct policy_room *all,
 		      const struct policy_room *kernel);
 bool policy_mem_short_now(const struct policy_tunables *tun, const struct policy_room *all,
-			  __u64 going, const struct policy_room *kernel, __u64 kernel_going);
+			  __u64 hidden);
 void policy_mem(const struct policy_tunables *tun, struct policy_mem_state *state,
 		const struct policy_mem_sample *sample, struct policy_mem_want *want);
 void policy_mem_wanted(struct policy_mem_state *state);

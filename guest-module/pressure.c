@@ -93,21 +93,20 @@ static void look_at_kernel(struct policy_room *room)
 	room->available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
 }
 
+/* Free, but isolated: it does not count as such, and is no loss. */
+static u64 hidden(enum policy_zone zone)
+{
+	return mem_isolated_bytes(zone) + reporting_hidden_bytes(zone);
+}
+
 static void look(struct pressure_sample *sample)
 {
-	u64 kernel = mem_isolated_bytes(POLICY_ZONE_KERNEL);
-	u64 movable = mem_isolated_bytes(POLICY_ZONE_MOVABLE);
+	u64 kernel = hidden(POLICY_ZONE_KERNEL);
 	long available = si_mem_available();
-
-	sample->going = kernel + movable;
-	sample->kernel_going = kernel;
-	/* Free, but isolated: it does not count as such, and is no loss. */
-	kernel += reporting_hidden_bytes(POLICY_ZONE_KERNEL);
-	movable += reporting_hidden_bytes(POLICY_ZONE_MOVABLE);
 
 	sample->all.total = (u64)totalram_pages() << PAGE_SHIFT;
 	sample->all.available = available > 0 ? (u64)available << PAGE_SHIFT : 0;
-	sample->all.available += kernel + movable;
+	sample->all.available += kernel + hidden(POLICY_ZONE_MOVABLE);
 	look_at_kernel(&sample->kernel);
 	sample->kernel.available += kernel;
 }
@@ -187,6 +186,7 @@ void pressure_quiet(bool quiet)
 void pressure_sense(u64 now_ns)
 {
 	struct pressure_sample sample;
+	u64 hidden;
 
 	look(&sample);
 	if (!spin_trylock(&pressure.lock))
@@ -196,8 +196,8 @@ void pressure_sense(u64 now_ns)
 	spin_unlock(&pressure.lock);
 	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
 		return;
-	if (policy_mem_short_now(&elastic_config.tun, &sample.all, sample.going, &sample.kernel,
-				 sample.kernel_going) ||
+	hidden = mem_isolated_bytes(POLICY_ZONE_KERNEL) + mem_isolated_bytes(POLICY_ZONE_MOVABLE);
+	if (policy_mem_short_now(&elastic_config.tun, &sample.all, hidden) ||
 	    (policy_mem_short(&elastic_config.tun, &sample.all, &sample.kernel) &&
 	     elastic_now_ms() >= READ_ONCE(sense_gate.mem_hold_ms)))
 		worker_kick(KICK_MEM);
@@ -231,61 +231,21 @@ static void probe_kswapd(COMPAT_WAKEUP_KSWAPD_ARGS)
 		reclaim_seen();
 }
 
-/* Who comes back later than that was not waiting all the time. */
-#define OOM_RUN_JIFFIES	(60 * HZ)
-/* For so long what was in vain is not tried again: those who come may be many. */
-#define OOM_VAIN_JIFFIES	(HZ / 2)
-
 /**
  * struct oom - memory has run out
  * @rescue: what is waited for
  * @waits: somebody was told to try again
- * @running: since @first nothing came, and nobody was told that there is nothing
- * @first: in jiffies
- * @last: when somebody was last told to try again, in jiffies
- * @vain: somebody was told that there is nothing
- * @vain_at: since when, in jiffies
+ * @last: when, in jiffies
  * @came: sense_gate.mem_came, when somebody was last told to try again for it
  *
- * The kernel calls its notifiers under a lock, and each task as often as it finds nothing.
- * Some who come do not kill (GFP_NOFS), and some come back after seconds: so there is a
- * bound for all of them together.
+ * The kernel calls its notifiers under a lock.
  */
 static struct oom {
 	struct rescue rescue;
 	bool waits;
-	bool running;
-	unsigned long first;
 	unsigned long last;
-	bool vain;
-	unsigned long vain_at;
 	u64 came;
 } oom;
-
-static bool oom_in_vain(void)
-{
-	return oom.vain && time_before(jiffies, oom.vain_at + OOM_VAIN_JIFFIES);
-}
-
-/* Begin to wait, or go on; never beyond twice the tunable oom_wait_ms in all. */
-static void oom_begin(void)
-{
-	unsigned long wait = msecs_to_jiffies(READ_ONCE(elastic_config.tun.oom_wait_ms));
-
-	if (!oom.running || time_after(jiffies, oom.last + OOM_RUN_JIFFIES)) {
-		oom.running = true;
-		oom.first = jiffies;
-	}
-	if (oom.waits && !worker_rescue_over(&oom.rescue))
-		return;
-	/* Who was told to try again, and found what had come, did not say so. */
-	if (oom.waits && worker_rescue_units(&oom.rescue))
-		stat_inc(STAT_OOM_RESCUES);
-	stat_inc(STAT_OOM_CALLS);
-	worker_rescue_start(&oom.rescue);
-	if (time_after(oom.rescue.until, oom.first + 2 * wait))
-		oom.rescue.until = oom.first + 2 * wait;
-}
 
 /*
  * Before something is killed, fetch memory, or have the worker do it and wait for a bounded
@@ -295,87 +255,52 @@ static void oom_begin(void)
  */
 static s64 fetch_memory(void)
 {
+	struct rescue own;
 	s64 units;
 
-	if (oom_in_vain() && oom.came == READ_ONCE(sense_gate.mem_came)) {
-		stat_inc(STAT_OOM_CALLS);
-		return 0;
+	if (worker_is_current()) {
+		worker_rescue_start(&own);
+		return worker_rescue(&own);
 	}
-	oom_begin();
+	/* Who was told to try again, and found some, does not come back. */
+	if (!oom.waits || time_after(jiffies, oom.last + HZ))
+		worker_rescue_start(&oom.rescue);
 	units = worker_rescue(&oom.rescue);
 	oom.waits = units == -EAGAIN;
 	oom.last = jiffies;
 	return units;
 }
 
-/* Of the worker, while a CPU comes or goes: pages out of what is warm. */
-static unsigned long own_rescue(void)
-{
-	struct rescue rescue;
-	s64 units;
-
-	stat_inc(STAT_OOM_CALLS);
-	if (!READ_ONCE(sense_gate.mem_can_grow) || READ_ONCE(elastic_config.manual))
-		return 0;
-	worker_rescue_start(&rescue);
-	units = worker_rescue(&rescue);
-	if (units)
-		stat_inc(STAT_OOM_RESCUES);
-	return units * (ELASTIC_UNIT_SIZE >> PAGE_SHIFT);
-}
-
-/* Has memory come by itself, since @free pages were free, or since that was last asked? */
-static unsigned long came_otherwise(long free)
-{
-	long unit = ELASTIC_UNIT_SIZE >> PAGE_SHIFT;
-	u64 came = READ_ONCE(sense_gate.mem_came);
-	unsigned long pages = 0;
-
-	/* Who was killed before has died while this task waited: it is enough. */
-	free = (long)global_zone_page_state(NR_FREE_PAGES) - free;
-	if (free >= unit)
-		pages = free;
-	/* What came after this task looked last, and before it came here, is not in that. */
-	if (came != oom.came)
-		pages++;
-	oom.came = came;
-	return pages;
-}
-
 /* The last line. */
 static int out_of_memory_soon(struct notifier_block *nb, unsigned long unused, void *data)
 {
-	long free = global_zone_page_state(NR_FREE_PAGES);
-	unsigned long *freed = data, pages = 0;
-	s64 units;
+	long free = global_zone_page_state(NR_FREE_PAGES), unit = ELASTIC_UNIT_SIZE >> PAGE_SHIFT;
+	unsigned long *freed = data;
+	u64 came;
+	s64 units = 0;
 
-	/* It is about to end, and gets what it needs for that. */
-	if (fatal_signal_pending(current))
-		return NOTIFY_OK;
-	/* It waits for nobody, and nobody for what it is told. */
-	if (worker_is_current()) {
-		*freed += own_rescue() + came_otherwise(free);
-		return NOTIFY_OK;
-	}
-	if (READ_ONCE(sense_gate.mem_can_grow) && !READ_ONCE(elastic_config.manual)) {
-		units = fetch_memory();
-		if (units == -EAGAIN) {
-			*freed += 1;
-			return NOTIFY_OK;
-		}
-		if (units)
-			stat_inc(STAT_OOM_RESCUES);
-		pages = units * (ELASTIC_UNIT_SIZE >> PAGE_SHIFT);
-	} else {
+	if (!oom.waits)
 		stat_inc(STAT_OOM_CALLS);
+	if (READ_ONCE(sense_gate.mem_can_grow) && !READ_ONCE(elastic_config.manual))
+		units = fetch_memory();
+	else
 		oom.waits = false;
+	if (units == -EAGAIN) {
+		*freed += 1;
+		return NOTIFY_OK;
 	}
-	pages += came_otherwise(free);
-	if (!pages && !oom_in_vain())
-		oom.vain_at = jiffies;
-	oom.vain = !pages;
-	oom.running = false;
-	*freed += pages;
+	if (units)
+		stat_inc(STAT_OOM_RESCUES);
+	*freed += units * unit;
+	/* Who was killed before has died while this task waited: it is enough. */
+	free = (long)global_zone_page_state(NR_FREE_PAGES) - free;
+	if (free >= unit)
+		*freed += free;
+	/* And what came after this task looked last, and before it came here, is not in that. */
+	came = READ_ONCE(sense_gate.mem_came);
+	if (came != oom.came)
+		*freed += 1;
+	oom.came = came;
 	return NOTIFY_OK;
 }
 
@@ -425,7 +350,6 @@ int pressure_start(void)
 
 	if (ret)
 		return ret;
-	memset(&oom, 0, sizeof(oom));
 	ret = register_oom_notifier(&oom_notifier);
 	if (ret)
 		probes_stop();

@@ -326,26 +326,9 @@ void worker_rescue_start(struct rescue *rescue)
 	rescue->kicked = false;
 }
 
-/**
- * worker_rescue_units() - how many units came since worker_rescue_start()
- * @rescue: of that
- *
- * Context: any.
- */
-s64 worker_rescue_units(const struct rescue *rescue)
+static s64 units_since(const struct rescue *rescue)
 {
 	return atomic64_read(&elastic_stats[STAT_UNITS_PLUGGED]) - rescue->had;
-}
-
-/**
- * worker_rescue_over() - is there nothing to wait for any more?
- * @rescue: begun by worker_rescue_start()
- *
- * Context: any.
- */
-bool worker_rescue_over(const struct rescue *rescue)
-{
-	return rescue_is_over(rescue->begun) || time_after_eq(jiffies, rescue->until);
 }
 
 /**
@@ -369,14 +352,14 @@ s64 worker_rescue(struct rescue *rescue)
 
 	if (!rescue->kicked) {
 		if (!rescue_here() || worker_is_current())
-			return worker_rescue_units(rescue);
+			return units_since(rescue);
 		rescue->kicked = true;
 		worker_kick(KICK_URGENT);
 	}
 	left = max_t(long, rescue->until - jiffies, 0);
 	if (!wait_for_rescue(rescue->begun, min(left, slice)) && left > slice)
 		return -EAGAIN;
-	return worker_rescue_units(rescue);
+	return units_since(rescue);
 }
 
 /**

@@ -102,6 +102,7 @@ guest 'sleep 12'
 check 'and nothing else, when that has made room' kills_are $((kills + 1))
 check 'the guest lives, and shows what was refused' eval \
 	'gget last_refusal | grep -q "^units .*reason=maximum"'
+diag "$(gget last_refusal); OOM calls $(gget stats/oom_calls), rescues $(gget stats/oom_rescues)"
 check 'the guest touched nothing that it was not granted' vm_is stats/gated 0
 check 'the guest ends well' guest_end
 loop_finish

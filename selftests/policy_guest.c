@@ -155,19 +155,12 @@ static void test_mem_need(void)
 	kernel.available--;
 	ktap_ok(policy_mem_short(&tun, &all, &kernel), "short: memory for the kernel alone");
 	all = room(512, 164, 0);
-	ktap_ok(!policy_mem_short_now(&tun, &all, MIB(100), &kernel, 0), "short now: half of the reserve is there");
+	ktap_ok(!policy_mem_short_now(&tun, &all, MIB(100)), "short now: half of the reserve is there");
 	all.available--;
-	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100), &kernel, 0), "short now: less than that");
+	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100)), "short now: less than that");
 	all = room(512, 60, 0);
-	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100), &kernel, 0), "short now: more is hidden than is there");
-	ktap_ok(!policy_mem_short_now(&tun, &all, 0, &kernel, 0), "short now: nothing is hidden");
-	all = room(512, 400, 0);
-	kernel = room(512, 84, 0);
-	ktap_ok(!policy_mem_short_now(&tun, &all, MIB(60), &kernel, MIB(60)),
-		"short now: half of the kernel's reserve is there");
-	kernel.available--;
-	ktap_ok(policy_mem_short_now(&tun, &all, MIB(60), &kernel, MIB(60)),
-		"short now: less than that of the kernel's");
+	ktap_ok(policy_mem_short_now(&tun, &all, MIB(100)), "short now: more is hidden than is there");
+	ktap_ok(!policy_mem_short_now(&tun, &all, 0), "short now: nothing is hidden");
 	tun.mem_reserve_mib = 0;
 	tun.mem_reserve_permille = 0;
 	tun.mem_lookahead_ms = 0;
