@@ -241,7 +241,8 @@ static u32 add_blocks(u32 index, u32 nr, enum policy_zone zone, int *ret)
 			got += n;
 	}
 	stat_add(STAT_UNITS_PLUGGED, got);
-	sense_mem_came();
+	if (got)
+		sense_mem_came();
 	return got;
 }
 

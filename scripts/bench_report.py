@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tables and pictures of what scripts/bench has measured, out of its results.json.
 
-    bench_report.py RESULTS...                  the table
-    bench_report.py RESULTS... --pictures DIR   NAME.svg and NAME.png for each group of rows
-    bench_report.py RESULTS... --readme README  the table between its markers there
-
-Several RESULTS are runs of the same revision on the same host, each with other cases.
+    bench_report.py RESULTS                     the table
+    bench_report.py RESULTS --pictures DIR      NAME.svg and NAME.png for each group of rows
+    bench_report.py RESULTS --readme README     the table between its markers there
 
 Needs no host. Pictures need gnuplot (package gnuplot-nox).
 """
@@ -75,29 +73,11 @@ def environment_lines(results):
     yield 'KVM: %s. CPU: %s, %d of them' % (env['kvm'], env['cpu'], env['cpus'])
     yield 'host kernel %s, guest kernel %s, %s' % (env['host_kernel'], env['guest_kernel'],
                                                    env['qemu'])
-    run = 'short run' if results['short'] else 'full run'
-    if len(results.get('runs', [])) > 1:
-        run += ' in %d parts' % len(results['runs'])
-    yield '%s, %d minutes%s' % (run, round(results['seconds'] / 60),
+    yield '%s, %d minutes%s' % ('run with few samples' if results['short'] else 'run',
+                                round(results['seconds'] / 60),
                                 ', of revision ' + env['revision'] if env['revision'] else '')
     if results.get('left_out'):
         yield 'not measured: ' + ', '.join(results['left_out'])
-
-
-def merge(runs):
-    """Runs of some cases each as one."""
-    results = dict(runs[0], runs=runs)
-    if any((run['environment'], run['short']) != (results['environment'], results['short'])
-           for run in runs):
-        sys.exit('bench_report: these runs are not of one revision on one kind of host')
-    results['rows'] = [row for run in runs for row in run['rows']]
-    names = [row['row'] for row in results['rows']]
-    if len(names) != len(set(names)):
-        sys.exit('bench_report: these runs have cases in common')
-    results['seconds'] = sum(run['seconds'] for run in runs)
-    results['left_out'] = [case for case in results.get('left_out', [])
-                           if all(case in run['left_out'] for run in runs)]
-    return results
 
 
 def table(results):
@@ -197,15 +177,12 @@ def draw(results, folder):
 def main():
     parser = argparse.ArgumentParser(prog='scripts/bench_report.py', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('results', nargs='+')
+    parser.add_argument('results')
     parser.add_argument('--pictures', metavar='DIR')
     parser.add_argument('--readme', metavar='FILE')
     args = parser.parse_args()
-    runs = []
-    for path in args.results:
-        with open(path, encoding='utf-8') as file:
-            runs.append(json.load(file))
-    results = merge(runs)
+    with open(args.results, encoding='utf-8') as file:
+        results = json.load(file)
     if args.pictures:
         for name in draw(results, args.pictures):
             print('%s/%s.svg and .png' % (args.pictures, name))
