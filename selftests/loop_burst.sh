@@ -29,6 +29,16 @@ why_killed()
 		dmesg | grep -A 60 'invoked oom-killer' | head -n 90" | sed 's/^/# /'
 }
 
+# going_for SECONDS: all that time one block of the guest is on its way out. Its free pages are
+# in no count, so what is free beside them is printed.
+going_for()
+{
+	guest "going() { grep -l going-offline /sys/devices/system/memory/memory*/state; }
+		block=\$(going) && sleep $1 &&
+		awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo &&
+		[ \"\$(going)\" = \"\$block\" ]" >"$work/free"
+}
+
 no_report()
 {
 	reports=$(gget stats/reports)
@@ -63,9 +73,9 @@ guest 'sleep 2'
 vm_max=$(vm_get memory/max_mib)
 vm_get memory/grant_mib >"$VM/memory/max_mib"
 wait_until 60 guest 'grep -q ^pinned /tmp/pin'
-check 'a block is on its way out' wait_until 30 no_report
+check 'a block is on its way out' wait_until 60 going_for 2
+free=$(cat "$work/free")
 ended=$(gget stats/offline_eintr)
-free=$(guest "awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo")
 guest_bg touch "/load touch $((free + 30))"
 check 'a program writes 30 MiB more than is free' guest_done touch 45
 check 'which ended that' [ "$(gget stats/offline_eintr)" -gt "$ended" ]
